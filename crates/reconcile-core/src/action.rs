@@ -1,0 +1,273 @@
+//! What can be done to the world: a closed list, each with all it needs, so that carrying one out
+//! leaves nothing to choose.
+//!
+//! The list itself is a safety rule: nothing here deletes or initialises a data directory,
+//! promotes a server, or removes an etcd or Swarm member.
+
+use serde::Serialize;
+
+use crate::model::{Claim, Content, HostName, NetworkSpec, ServiceSpec};
+
+/// One effect. Each is idempotent: carried out again after a crash it finishes or does nothing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// On one server, through its shell.
+    Host(HostName, HostAction),
+    /// Through Patroni's REST interface on that server.
+    Patroni(HostName, PatroniAction),
+    /// Through the Docker API of that server's engine.
+    Swarm(HostName, SwarmAction),
+}
+
+/// Effects on a server. Every claim is appended to the manifest and synced *before* the effect.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HostAction {
+    /// Appends claims (and the cluster's name) to the manifest; nothing else.
+    Claim {
+        /// Cluster that the server now belongs to.
+        cluster: String,
+        /// Claims.
+        claims: Vec<Claim>,
+    },
+    /// `apt-get install`, with the packages' own services kept from starting
+    /// (a `policy-rc.d` that forbids, removed on every way out) and existing
+    /// configuration files kept.
+    InstallPackages {
+        /// Packages with the version to pin, if any.
+        packages: Vec<(String, Option<String>)>,
+        /// Claims written before.
+        claims: Vec<Claim>,
+        /// Units that the packages bring and that must be neither enabled nor started by them.
+        silence: Vec<String>,
+        /// Units to enable and start after (the Docker engine).
+        start: Vec<String>,
+    },
+    /// Writes a file atomically: temporary file in the same directory, owner, mode, sync, rename.
+    WriteFile {
+        /// The file.
+        file: DesiredFile,
+        /// Digest that it had when the plan was made; None: absent. Anything else at the time of
+        /// writing is somebody else's change and makes the step fail.
+        before: Option<String>,
+        /// Claim it first.
+        claim: bool,
+    },
+    /// Removes a file that reconcile claimed, if it still has this digest.
+    RemoveFile {
+        /// Path.
+        path: String,
+        /// Digest that it must have.
+        digest: String,
+    },
+    /// Creates a directory (not its parents' modes) or sets owner and mode of it.
+    EnsureDirectory {
+        /// Path.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// Owner by name.
+        owner: String,
+        /// Group by name.
+        group: String,
+    },
+    /// systemd: what to do with a unit, in this order: daemon-reload if needed, unmask, enable,
+    /// then the verb; waits until the unit is active (or inactive for `Stop`).
+    Unit {
+        /// Unit.
+        unit: String,
+        /// Verb.
+        verb: UnitVerb,
+        /// Enable it at boot.
+        enable: bool,
+    },
+    /// Starts an etcd member for the first time. Claims the empty data directory, writes
+    /// `/run/reconcile/etcd-bootstrap.env` with `ETCD_INITIAL_CLUSTER_STATE=<state>` (a
+    /// volatile file that the unit reads after its own settings), enables and starts the
+    /// unit without waiting for it (`--no-block`): a first member waits for its peers.
+    /// Refuses if the data directory is populated by now.
+    StartEtcd {
+        /// Data directory.
+        data_dir: String,
+        /// `new` or `existing`.
+        initial_cluster_state: String,
+        /// Claims written before.
+        claims: Vec<Claim>,
+    },
+    /// Waits until the etcd member at `endpoint` reports health (which needs quorum), then removes
+    /// the bootstrap file and claims `EtcdFormed`.
+    AwaitEtcd {
+        /// Client URL, such as `http://192.0.2.11:2379`.
+        endpoint: String,
+        /// Claims written after health was seen.
+        claims: Vec<Claim>,
+    },
+    /// Enables and starts Patroni and waits for its role and state at `endpoint`.
+    StartPatroni {
+        /// REST URL, such as `http://192.0.2.11:8008`.
+        endpoint: String,
+        /// PostgreSQL's data directory.
+        data_dir: String,
+        /// Claims written before (the data directory, if it is absent or empty by now).
+        claims: Vec<Claim>,
+        /// What to wait for.
+        until: PatroniGoal,
+    },
+    /// Runs SQL as the operating-system user `postgres` through the Unix socket, on standard
+    /// input, stopping at the first error; not in one transaction.
+    Sql {
+        /// Socket directory.
+        socket_dir: String,
+        /// Port.
+        port: u16,
+        /// Database.
+        database: String,
+        /// Statements; may hold password verifiers.
+        sql: Content,
+    },
+}
+
+/// What Patroni is awaited to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PatroniGoal {
+    /// A running primary (`GET /primary` answers 200).
+    Primary,
+    /// A running replica (`GET /replica` answers 200) that streams.
+    Replica,
+    /// A running member of either role.
+    Either,
+}
+
+/// systemd verbs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum UnitVerb {
+    /// Start it if it is not active.
+    Start,
+    /// Stop it and disable it.
+    Stop,
+    /// Restart it.
+    Restart,
+    /// Reload it.
+    Reload,
+    /// Only enable or disable.
+    Keep,
+}
+
+/// Effects through Patroni.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PatroniAction {
+    /// `PATCH /config` with this JSON object; keys with null are removed.
+    PatchConfig {
+        /// The patch as canonical JSON text.
+        patch: String,
+    },
+    /// `POST /restart` of this member only.
+    RestartMember,
+}
+
+/// Effects through the Docker API.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SwarmAction {
+    /// `POST /swarm/init`, then labels the Swarm with the cluster's name.
+    Init {
+        /// Address that peers use.
+        advertise: String,
+        /// Labels of the Swarm.
+        labels: std::collections::BTreeMap<String, String>,
+    },
+    /// Labels a Swarm that reconcile claimed but did not get to label.
+    Label {
+        /// Labels of the Swarm.
+        labels: std::collections::BTreeMap<String, String>,
+    },
+    /// `POST /swarm/join` on this server, with a token asked from the manager `via`.
+    Join {
+        /// Address that peers use.
+        advertise: String,
+        /// Join as a manager.
+        manager: bool,
+        /// A server that is a manager now.
+        via: HostName,
+        /// Manager addresses with port to join.
+        remote: Vec<String>,
+    },
+    /// Changes a node's role.
+    SetRole {
+        /// Node id.
+        node_id: String,
+        /// Manager or worker.
+        manager: bool,
+    },
+    /// Creates an overlay network.
+    CreateNetwork(NetworkSpec),
+    /// Creates a config; one with this name and our label that exists already is success.
+    CreateConfig(SwarmFile),
+    /// Creates a secret; one with this name and our label that exists already is success.
+    CreateSecret(SwarmFile),
+    /// Removes a config of ours that no service uses.
+    RemoveConfig {
+        /// Full name.
+        name: String,
+    },
+    /// Removes a secret of ours that no service uses.
+    RemoveSecret {
+        /// Full name.
+        name: String,
+    },
+    /// Creates a service and waits until its tasks run on every node that they should.
+    CreateService {
+        /// The service.
+        spec: ServiceSpec,
+        /// How many tasks to wait for.
+        tasks: usize,
+    },
+    /// Updates a service of ours, only if its version is still this one, and waits for the tasks.
+    UpdateService {
+        /// The service.
+        spec: ServiceSpec,
+        /// Version index that the plan was made from.
+        version: u64,
+        /// How many tasks to wait for.
+        tasks: usize,
+    },
+    /// Waits until the tasks of a service run; changes nothing.
+    AwaitService {
+        /// Full name.
+        name: String,
+        /// How many tasks to wait for.
+        tasks: usize,
+    },
+}
+
+/// A Swarm config or secret to create.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SwarmFile {
+    /// Full content-hashed name.
+    pub name: String,
+    /// Content.
+    pub content: Content,
+    /// Labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// A file as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DesiredFile {
+    /// Absolute path.
+    pub path: String,
+    /// Exact bytes.
+    pub content: Content,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner by name.
+    pub owner: String,
+    /// Group by name.
+    pub group: String,
+}

@@ -1,0 +1,9 @@
+//! The pure heart of Reconcile: what is desired, what is observed, and the plan between them.
+//!
+//! No I/O, no clock, no randomness, no hash order: the same inputs give the same bytes.
+
+pub mod action;
+pub mod model;
+pub mod ports;
+pub mod probe;
+pub mod verify;

@@ -1,0 +1,86 @@
+//! Bytes that may be secret, and text that is.
+//!
+//! Neither can be printed by accident: no Display, a Debug that shows only a length or a digest,
+//! and a Serialize (of [`Content`] alone) that writes the digest.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+/// Lower-case hexadecimal SHA-256 of `bytes`.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A secret's value. It has no Display and no Serialize; Debug shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// Wraps a secret value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+    /// The value. Each call is a place where the secret could leak: keep them few.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(redacted)")
+    }
+}
+
+/// The exact bytes of a file, config or secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content {
+    bytes: Vec<u8>,
+    secret: bool,
+}
+
+impl Content {
+    /// Bytes that anyone may read.
+    pub fn open(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: bytes.into(), secret: false }
+    }
+    /// Bytes that hold a secret.
+    pub fn secret(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: bytes.into(), secret: true }
+    }
+    /// Whether the bytes hold a secret.
+    pub fn is_secret(&self) -> bool {
+        self.secret
+    }
+    /// The bytes, for writing them where they belong.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+    /// SHA-256 in hexadecimal.
+    pub fn digest(&self) -> String {
+        sha256_hex(&self.bytes)
+    }
+    /// The text for showing, unless it is secret or not UTF-8.
+    pub fn shown(&self) -> Option<&str> {
+        if self.secret { None } else { std::str::from_utf8(&self.bytes).ok() }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Content({} bytes, sha256 {})", self.bytes.len(), &self.digest()[..12])
+    }
+}
+
+impl Serialize for Content {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("sha256:{}", self.digest()))
+    }
+}

@@ -1,0 +1,25 @@
+//! The vocabulary: what is desired, what is observed, and the names of things.
+//! Plain data; no I/O, no clock, no randomness.
+
+mod content;
+mod host;
+mod names;
+mod observation;
+mod postgres;
+mod swarm;
+
+pub use content::{Content, SecretText, sha256_hex};
+pub use host::{
+    Claim, ClaimKind, DataDirFact, DiskFact, DockerFact, FileFact, FileKind, HostFacts, Listener,
+    LocalSwarm, LocalSwarmState, Manifest, OsFact, PackageFact, UnitFact,
+};
+pub use names::{HostName, ObjectId};
+pub use observation::{Observation, Observed};
+pub use postgres::{
+    DatabaseFact, EtcdFact, EtcdMemberFact, PatroniFact, PatroniRole, ReplicationFact, RoleFact,
+    SqlFacts,
+};
+pub use swarm::{
+    ConfigFact, FileMount, NetworkAttachment, NetworkFact, NetworkSpec, NodeFact, PublishedPort,
+    ServiceFact, ServiceMode, ServiceSpec, SwarmFacts, TaskFact, UpdateRule,
+};

@@ -1,0 +1,95 @@
+//! What the engine needs of the world: the one port between deciding and doing.
+//!
+//! The real fleet composes the SSH, Docker, Patroni and PostgreSQL adapters; the simulator is an
+//! in-memory one. Nothing above this trait knows SSH or Docker.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    action::Action,
+    model::{HostFacts, HostName, SwarmFacts},
+    probe::{ProbeRequest, SwarmRequest},
+    verify::{VerifyReport, VerifyRequest},
+};
+
+/// Whether and when it makes sense to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Retry {
+    /// At once or in moments: a connection broke, a conflict of versions.
+    Soon,
+    /// After a while: a server is off, a deadline passed.
+    Later,
+    /// Only after somebody changed something: a wrong key, a refused login, a missing package.
+    AfterChange,
+}
+
+/// Why an observation or effect failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+#[error("{attempt}: {cause}")]
+pub struct EffectError {
+    /// The server concerned.
+    pub host: Option<HostName>,
+    /// What was tried on what, such as `install packages on node2`.
+    pub attempt: String,
+    /// The cause in plain words, in one line.
+    pub cause: String,
+    /// The last lines that the failing command wrote to standard error, secrets taken out.
+    pub stderr: String,
+    /// Whether to try again.
+    pub retry: Retry,
+}
+
+impl EffectError {
+    /// An error without captured output.
+    pub fn new(
+        host: Option<&HostName>,
+        attempt: impl Into<String>,
+        cause: impl Into<String>,
+        retry: Retry,
+    ) -> Self {
+        Self {
+            host: host.cloned(),
+            attempt: attempt.into(),
+            cause: cause.into(),
+            stderr: String::new(),
+            retry,
+        }
+    }
+}
+
+/// Everything that the engine can see and do.
+pub trait Fleet: Send + Sync {
+    /// Learns all facts of a server in one round trip.
+    fn observe_host(
+        &self,
+        host: &HostName,
+        request: &ProbeRequest,
+    ) -> impl Future<Output = Result<HostFacts, EffectError>> + Send;
+
+    /// Learns the Swarm's state from the manager `via`.
+    fn observe_swarm(
+        &self,
+        via: &HostName,
+        request: &SwarmRequest,
+    ) -> impl Future<Output = Result<SwarmFacts, EffectError>> + Send;
+
+    /// Carries out one action and waits until it took effect, at most for `deadline`.
+    ///
+    /// # Guarantees
+    /// Idempotent. An error does not say that nothing happened: observe before deciding again.
+    fn perform(
+        &self,
+        action: &Action,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), EffectError>> + Send;
+
+    /// Proves that the cluster serves, end to end.
+    fn verify(&self, request: &VerifyRequest) -> impl Future<Output = VerifyReport> + Send;
+
+    /// Round trips that probes took so far, by server; for proving that a pass takes one.
+    fn round_trips(&self) -> BTreeMap<HostName, u64>;
+}
