@@ -11,6 +11,7 @@ use crate::model::{Claim, Content, HostName, NetworkSpec, ServiceSpec};
 /// One effect. Each is idempotent: carried out again after a crash it finishes or does nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::large_enum_variant, reason = "a plan holds tens of actions; boxing buys nothing")]
 pub enum Action {
     /// On one server, through its shell.
     Host(HostName, HostAction),
@@ -37,6 +38,8 @@ pub enum HostAction {
     InstallPackages {
         /// Packages with the version to pin, if any.
         packages: Vec<(String, Option<String>)>,
+        /// Cluster's name for the manifest.
+        cluster: String,
         /// Claims written before.
         claims: Vec<Claim>,
         /// Units that the packages bring and that must be neither enabled nor started by them.
@@ -51,8 +54,13 @@ pub enum HostAction {
         /// Digest that it had when the plan was made; None: absent. Anything else at the time of
         /// writing is somebody else's change and makes the step fail.
         before: Option<String>,
-        /// Claim it first.
+        /// Claim it first (and the cluster's name, where the manifest lacks it).
         claim: bool,
+        /// Unit to reload or restart in the same script after the file was replaced, if the unit
+        /// is active: so no crash of ours can leave a running service on the old file.
+        notify: Option<(String, UnitVerb)>,
+        /// Cluster's name for the manifest.
+        cluster: String,
     },
     /// Removes a file that reconcile claimed, if it still has this digest.
     RemoveFile {

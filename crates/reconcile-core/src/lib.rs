@@ -3,7 +3,11 @@
 //! No I/O, no clock, no randomness, no hash order: the same inputs give the same bytes.
 
 pub mod action;
+pub mod check;
+pub mod desired;
 pub mod model;
+pub mod plan;
 pub mod ports;
 pub mod probe;
+pub mod scram;
 pub mod verify;

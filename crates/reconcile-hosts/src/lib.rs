@@ -1,1 +1,29 @@
-//! reconcile-hosts
+//! The servers: SSH connections, probes in one round trip, and effects as scripts.
+//!
+//! - [`Ssh`] holds up to two connections for each server and runs scripts on them.
+//! - It implements [`reconcile_dial::Dialer`]: byte streams to sockets on servers.
+//! - [`Ssh::probe`] asks a server for all its facts with one command; [`probe`] holds the pure
+//!   halves, the script's text and the parser of its answer.
+//! - [`Ssh::apply`] and [`Ssh::perform_patroni`] carry out one action each; [`apply`] holds the
+//!   pure texts of the scripts.
+//!
+//! Nothing is installed on a server: it needs sshd, a POSIX shell, Debian's essential packages,
+//! and (as long as the login user is not root) sudo.
+
+//pub mod apply;
+mod connect;
+mod dial;
+mod exec;
+mod fault;
+mod forward;
+pub mod known_hosts;
+mod limits;
+mod login;
+//pub mod probe;
+//mod shell;
+mod ssh;
+mod target;
+
+pub use exec::Output;
+pub use ssh::Ssh;
+pub use target::{HostTarget, JumpTarget};

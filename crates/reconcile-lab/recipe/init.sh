@@ -16,6 +16,28 @@ while read -r _ path type options _; do
     esac
 done < /proc/self/mounts
 
+# The kernel's boot id is the machine's and outlives a server's reboot; give each boot its own, as
+# systemd-nspawn does, so that the journal and anyone who asks can tell boots apart.
+cat /proc/sys/kernel/random/uuid > /run/lab-boot-id
+chmod 0444 /run/lab-boot-id
+mount --bind /run/lab-boot-id /proc/sys/kernel/random/boot_id \
+    || echo "lab: the boot id stays the machine's" >&2
+
+# Nobody serves names on the gateway, and says so at once. The engine's own resolver (127.0.0.11)
+# knows the servers' names; containers in the servers cannot use it, and would otherwise be given
+# public resolvers, which only time out here.
+LAB_REGISTRY=${LAB_REGISTRY:-}
+gateway=${LAB_REGISTRY%:*}
+if [ -n "$gateway" ] && ! grep -qx "nameserver $gateway" /etc/resolv.conf; then
+    echo "nameserver $gateway" >> /etc/resolv.conf
+fi
+
+# systemd would do this itself, but takes an empty id for a first boot and then enables every unit
+# that is installed (a preset file against that would also keep packages from enabling theirs).
+if [ ! -s /etc/machine-id ]; then
+    tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
+fi
+
 if [ -n "${LAB_AUTHORIZED_KEY:-}" ] && [ ! -e /home/reconcile/.ssh/authorized_keys ]; then
     umask 077
     mkdir -p /home/reconcile/.ssh

@@ -30,12 +30,12 @@ WantedBy=multi-user.target
 UNIT
 systemctl enable lab-host-keys.service ssh.service
 
-# An empty machine-id makes each server find its own. It also makes systemd apply its presets,
-# whose default enables everything that is installed: keep the enablement that the packages chose.
+# A server finds its own at its first boot (see lab-init, and why it does that before systemd).
 : > /etc/machine-id
 rm -f /var/lib/dbus/machine-id
-mkdir -p /etc/systemd/system-preset
-echo 'disable *' > /etc/systemd/system-preset/00-lab.preset
+
+# As Debian's installer leaves it; without it PostgreSQL would start out with SQL_ASCII.
+echo 'LANG=C.UTF-8' > /etc/default/locale
 
 # Nothing here has a terminal, and these have no work in a container.
 systemctl mask getty.target console-getty.service systemd-firstboot.service \

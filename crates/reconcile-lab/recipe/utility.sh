@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the roots of the utility images from Debian's packages: each holds its programs, the
 # libraries that they load, a shell, and nothing else. Run in a throw-away container;
-# leaves haproxy.tar, pgbouncer.tar and client.tar in /out.
+# leaves /out/NAME/root.tar for each.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
@@ -16,7 +16,7 @@ with_libraries() {
     root=$1
     shift
     for program in "$@"; do
-        file=$(command -v "$program" || echo "$program")
+        file=$(which "$program" || echo "$program")
         mkdir -p "$root$(dirname "$file")"
         cp -L "$file" "$root$file"
         ldd "$file" | sed -n 's/^[^/]*\(\/[^ ]*\) (0x.*$/\1/p' | while read -r library; do
@@ -77,5 +77,6 @@ with_libraries /build/client /usr/lib/postgresql/15/bin/psql /usr/lib/postgresql
 mv /build/client/usr/lib/postgresql/15/bin/* /build/client/usr/bin/
 
 for image in haproxy pgbouncer client; do
-    tar -C "/build/$image" --numeric-owner -cf "/out/$image.tar" .
+    mkdir -p "/out/$image"
+    tar -C "/build/$image" --numeric-owner -cf "/out/$image/root.tar" .
 done

@@ -92,6 +92,13 @@ macro_rules! name {
                 }
             }
 
+            /// Stands in for a name that was refused, so that the other rules can still run.
+            /// Never part of a valid specification.
+            #[allow(dead_code, reason = "not every kind of name needs one")]
+            pub(crate) fn placeholder() -> Self {
+                Self(String::new())
+            }
+
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0

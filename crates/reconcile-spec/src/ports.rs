@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::names::HostName;
-use crate::valid::{ClusterSpec, Component, Host, Listen, SwarmRole};
+use crate::valid::{ClusterSpec, Component, Host, Listen, Publish, Runtime, SwarmRole};
 
 /// Port of the Swarm's managers; Docker fixes it.
 pub const SWARM_CONTROL: u16 = 2377;
@@ -111,6 +111,12 @@ pub enum Claimant {
     RouterHealth,
     /// The router's statistics.
     RouterStats,
+    /// The front's write port, where systemd runs the front.
+    FrontWrite,
+    /// The front's read port, where systemd runs the front.
+    FrontRead,
+    /// The front's statistics page, where systemd runs the front.
+    FrontStats,
     /// The front's write port, published.
     PublishWrite,
     /// The front's read port, published.
@@ -140,6 +146,9 @@ impl Claimant {
             Self::RouterReplicas => "spec.haproxy.routerPorts.replicas",
             Self::RouterHealth => "spec.haproxy.routerPorts.health",
             Self::RouterStats => "spec.haproxy.routerPorts.stats",
+            Self::FrontWrite => "spec.haproxy.ports.write",
+            Self::FrontRead => "spec.haproxy.ports.read",
+            Self::FrontStats => "spec.haproxy.ports.stats",
             Self::PublishWrite => "spec.haproxy.publish.write",
             Self::PublishRead => "spec.haproxy.publish.read",
             Self::PublishStats => "spec.haproxy.publish.stats",
@@ -162,6 +171,9 @@ impl fmt::Display for Claimant {
             Self::RouterReplicas => "the router (replicas)",
             Self::RouterHealth => "the router (health)",
             Self::RouterStats => "the router (stats)",
+            Self::FrontWrite => "HAProxy (writes)",
+            Self::FrontRead => "HAProxy (reads)",
+            Self::FrontStats => "HAProxy (stats)",
             Self::PublishWrite => "HAProxy's published write port",
             Self::PublishRead => "HAProxy's published read port",
             Self::PublishStats => "HAProxy's published stats port",
@@ -204,6 +216,12 @@ fn host_claims(spec: &ClusterSpec, host: &Host) -> Vec<PortClaim> {
             }
         }
     }
+    let front = spec.haproxy.ports;
+    if spec.haproxy.runtime == Runtime::Systemd && host.components.contains(&Component::Patroni) {
+        claim(tcp, any, front.write, Claimant::FrontWrite);
+        claim(tcp, any, front.read, Claimant::FrontRead);
+        claim(tcp, any, front.stats, Claimant::FrontStats);
+    }
     if host.swarm != SwarmRole::None {
         let (poolers, router) = (spec.pgbouncer.ports, spec.haproxy.router_ports);
         claim(tcp, any, poolers.write, Claimant::PgbouncerWrite);
@@ -212,7 +230,10 @@ fn host_claims(spec: &ClusterSpec, host: &Host) -> Vec<PortClaim> {
         claim(tcp, loopback, router.replicas, Claimant::RouterReplicas);
         claim(tcp, any, router.health, Claimant::RouterHealth);
         claim(tcp, loopback, router.stats, Claimant::RouterStats);
-        let publish = spec.haproxy.publish;
+        let publish = match spec.haproxy.runtime {
+            Runtime::Swarm => spec.haproxy.publish,
+            Runtime::Systemd => Publish { write: None, read: None, stats: None },
+        };
         for (port, claimant) in [
             (publish.write, Claimant::PublishWrite),
             (publish.read, Claimant::PublishRead),

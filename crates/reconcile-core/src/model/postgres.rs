@@ -153,6 +153,8 @@ pub struct DatabaseFact {
     pub encoding: String,
     /// Extensions by name with their version; None when the database was not looked into.
     pub extensions: Option<BTreeMap<String, String>>,
+    /// Schemas, system ones left out; None when the database was not looked into.
+    pub schemas: Option<BTreeSet<String>>,
     /// SHA-256 of the pooler look-up function's source there; None if it is not there.
     pub pooler_lookup: Option<String>,
 }

@@ -1,0 +1,243 @@
+//! The independent checker of plans: what no plan may ever contain, whoever made it.
+//!
+//! It shares no code with the planner on purpose. The engine refuses a plan that fails here, and
+//! every test of plans asserts that it passes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    action::{Action, HostAction, PatroniGoal, SwarmAction, UnitVerb},
+    desired::Desired,
+    model::{ClaimKind, HostName, ObjectId, Observation, Observed},
+    plan::{Plan, Step},
+};
+
+/// A rule that a plan breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {step} ({object}): {rule}")]
+pub struct Violation {
+    /// Step by id; 0 for the plan as a whole.
+    pub step: usize,
+    /// The object.
+    pub object: String,
+    /// The rule.
+    pub rule: &'static str,
+}
+
+/// Every rule that the plan breaks; empty for a plan that may be executed.
+pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut disruptive = 0;
+    let held: BTreeSet<&ObjectId> = plan.held.iter().map(|held| &held.object).collect();
+    let mut seen = BTreeMap::new();
+    for (index, step) in plan.steps.iter().enumerate() {
+        let mut broken = |rule| {
+            violations.push(Violation { step: step.id, object: step.object.to_string(), rule });
+        };
+        if step.id != index + 1 {
+            broken("steps are numbered in order");
+        }
+        if step.after.iter().any(|id| *id >= step.id || *id == 0) {
+            broken("a step comes after all that it needs");
+        }
+        if seen.insert(&step.object, step.id).is_some() {
+            broken("one step an object");
+        }
+        if held.contains(&step.object) {
+            broken("a held object is not touched");
+        }
+        if step.deadline_seconds == 0 {
+            broken("every step has a deadline");
+        }
+        disruptive += usize::from(step.impact.disruptive());
+        let (Action::Host(host, _) | Action::Patroni(host, _) | Action::Swarm(host, _)) =
+            &step.action;
+        match observed.hosts.get(host) {
+            Some(Observation::Known(facts)) => {
+                if facts.manifest.cluster.as_ref().is_some_and(|name| *name != desired.cluster) {
+                    broken("a server of another cluster is not touched");
+                }
+            }
+            _ => broken("a server that could not be observed is not touched"),
+        }
+        match &step.action {
+            Action::Host(host, action) => {
+                check_host(desired, observed, plan, step, host, action, &mut broken);
+            }
+            Action::Swarm(_, action) => check_swarm(desired, observed, action, &mut broken),
+            Action::Patroni(..) => {}
+        }
+    }
+    if disruptive > 1 {
+        violations.push(Violation {
+            step: 0,
+            object: "plan".to_owned(),
+            rule: "at most one disruptive step",
+        });
+    }
+    violations
+}
+
+fn check_host(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    step: &Step,
+    host: &HostName,
+    action: &HostAction,
+    broken: &mut impl FnMut(&'static str),
+) {
+    let Some(facts) = observed.host(host) else { return };
+    let claims = |kind, name: &str| facts.manifest.claims(kind, name);
+    match action {
+        HostAction::WriteFile { file, before, notify, .. } => {
+            if before.is_some() && !claims(ClaimKind::File, &file.path) {
+                broken("a file that is not ours is not overwritten");
+            }
+            if !desired
+                .servers
+                .get(host)
+                .is_some_and(|server| server.files.contains_key(&file.path))
+            {
+                broken("only desired files are written");
+            }
+            if let Some((unit, verb)) = notify {
+                if unit.starts_with("patroni") && *verb != UnitVerb::Reload {
+                    broken("Patroni is never restarted by systemd");
+                }
+                if *verb == UnitVerb::Restart && !step.impact.disruptive() {
+                    broken("a restart says that it is one");
+                }
+            }
+        }
+        HostAction::RemoveFile { path, .. } => {
+            if !claims(ClaimKind::File, path) {
+                broken("a file that is not ours is not removed");
+            }
+        }
+        HostAction::Unit { unit, verb, .. } => {
+            if matches!(verb, UnitVerb::Stop | UnitVerb::Restart) && unit.starts_with("patroni") {
+                broken("Patroni is never stopped or restarted by systemd");
+            }
+            if matches!(verb, UnitVerb::Restart | UnitVerb::Stop) && !step.impact.disruptive() {
+                broken("a restart says that it is one");
+            }
+        }
+        HostAction::StartEtcd { data_dir, initial_cluster_state, .. } => {
+            if facts.data_dirs.get(data_dir).is_some_and(|directory| directory.populated) {
+                broken("a member with data is not started as one without");
+            }
+            if initial_cluster_state == "new" {
+                check_founding(desired, observed, data_dir, broken);
+            }
+        }
+        HostAction::StartPatroni { until, data_dir, .. } => {
+            let populated =
+                facts.data_dirs.get(data_dir).is_some_and(|directory| directory.populated);
+            if populated && !claims(ClaimKind::DataDir, data_dir) {
+                broken("Patroni is not started on somebody else's data");
+            }
+            if *until == PatroniGoal::Primary {
+                let everywhere_empty = desired.patroni.members.keys().all(|member| {
+                    observed.host(member).is_some_and(|facts| {
+                        facts.data_dirs.get(data_dir).is_none_or(|directory| !directory.populated)
+                    })
+                });
+                if !everywhere_empty {
+                    broken("a new database is made only where every host is known to have none");
+                }
+                let others = plan.steps.iter().any(|other| {
+                    matches!(
+                        &other.action,
+                        Action::Host(other, HostAction::StartPatroni { until: PatroniGoal::Primary, .. })
+                            if other != host
+                    )
+                });
+                if others {
+                    broken("one host makes the database");
+                }
+            }
+        }
+        HostAction::Claim { .. }
+        | HostAction::InstallPackages { .. }
+        | HostAction::EnsureDirectory { .. }
+        | HostAction::AwaitEtcd { .. }
+        | HostAction::Sql { .. } => {}
+    }
+}
+
+fn check_founding(
+    desired: &Desired,
+    observed: &Observed,
+    data_dir: &str,
+    broken: &mut impl FnMut(&'static str),
+) {
+    for member in desired.etcd.members.keys() {
+        let Some(facts) = observed.host(member) else {
+            broken("etcd is founded only where every member's host is known");
+            return;
+        };
+        if facts.manifest.claims(ClaimKind::EtcdFormed, &desired.etcd.token) {
+            broken("etcd that has formed once is never founded again");
+        }
+        if facts.etcd.present().is_some_and(|etcd| etcd.healthy) {
+            broken("etcd is not founded beside a healthy cluster");
+        }
+        let directory = facts.data_dirs.get(data_dir);
+        if directory.is_some_and(|directory| directory.populated)
+            && !facts.manifest.claims(ClaimKind::DataDir, data_dir)
+        {
+            broken("etcd is not founded beside somebody else's data");
+        }
+    }
+}
+
+fn check_swarm(
+    desired: &Desired,
+    observed: &Observed,
+    action: &SwarmAction,
+    broken: &mut impl FnMut(&'static str),
+) {
+    let facts = observed.swarm.known().and_then(Option::as_ref);
+    let label = crate::desired::swarm::OWNER_LABEL;
+    let ours = |labels: Option<&BTreeMap<String, String>>| {
+        labels.is_some_and(|labels| labels.get(label) == Some(&desired.cluster))
+    };
+    match action {
+        SwarmAction::Init { .. } => {
+            if !observed.swarm.is_absent() {
+                broken("a Swarm is founded only where none is known to be");
+            }
+        }
+        SwarmAction::UpdateService { spec, version, .. } => {
+            let fact = facts.and_then(|facts| facts.services.get(&spec.name));
+            if !ours(fact.map(|fact| &fact.spec.labels)) {
+                broken("a service that is not ours is not changed");
+            }
+            if fact.is_none_or(|fact| fact.version != *version) {
+                broken("a service is changed from the version that was observed");
+            }
+        }
+        SwarmAction::RemoveConfig { name } => {
+            if !ours(facts.and_then(|facts| facts.configs.get(name)).map(|fact| &fact.labels)) {
+                broken("a config that is not ours is not removed");
+            }
+        }
+        SwarmAction::RemoveSecret { name } => {
+            if !ours(facts.and_then(|facts| facts.secrets.get(name)).map(|fact| &fact.labels)) {
+                broken("a secret that is not ours is not removed");
+            }
+        }
+        SwarmAction::SetRole { manager: false, .. } => {
+            broken("a manager is not demoted");
+        }
+        SwarmAction::Label { .. }
+        | SwarmAction::Join { .. }
+        | SwarmAction::SetRole { manager: true, .. }
+        | SwarmAction::CreateNetwork(_)
+        | SwarmAction::CreateConfig(_)
+        | SwarmAction::CreateSecret(_)
+        | SwarmAction::CreateService { .. }
+        | SwarmAction::AwaitService { .. } => {}
+    }
+}

@@ -1,0 +1,109 @@
+//! Puts drafts in order: needs first, then by object; holds what needs a held object; lets one
+//! disruptive step through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reconcile_spec::valid::{Drift, Policy};
+
+use super::{Held, HoldReason, Step, draft::Drafts};
+use crate::model::ObjectId;
+
+/// The steps in order, and all holds.
+pub(super) fn arrange(drafts: Drafts, policy: &Policy) -> (Vec<Step>, Vec<Held>) {
+    let Drafts { mut steps, mut held } = drafts;
+    steps.sort_by(|a, b| a.object.cmp(&b.object));
+    let general = if policy.pause {
+        Some(HoldReason::Paused("policy.pause is set".to_owned()))
+    } else if policy.drift == Drift::Report {
+        Some(HoldReason::Policy("policy.drift is `report`".to_owned()))
+    } else {
+        None
+    };
+    if let Some(reason) = general {
+        held.extend(
+            steps.drain(..).map(|step| Held { object: step.object, reason: reason.clone() }),
+        );
+    }
+    hold_dependents(&mut steps, &mut held);
+    hold_second_disruption(&mut steps, &mut held);
+    hold_dependents(&mut steps, &mut held);
+
+    let mut placed: BTreeMap<ObjectId, usize> = BTreeMap::new();
+    let mut ordered = Vec::with_capacity(steps.len());
+    while !steps.is_empty() {
+        let objects: BTreeSet<_> = steps.iter().map(|step| step.object.clone()).collect();
+        let ready = |step: &super::draft::Draft| {
+            step.needs.iter().all(|need| *need == step.object || !objects.contains(need))
+        };
+        let (mut now, later): (Vec<_>, Vec<_>) = steps.into_iter().partition(ready);
+        if now.is_empty() {
+            // A circle of needs is a mistake of the planner; say so rather than guess an order.
+            held.extend(later.into_iter().map(|step| Held {
+                reason: HoldReason::Impossible("its needs form a circle".to_owned()),
+                object: step.object,
+            }));
+            break;
+        }
+        for step in now.drain(..) {
+            let id = ordered.len() + 1;
+            let after = step.needs.iter().filter_map(|need| placed.get(need).copied()).collect();
+            placed.insert(step.object.clone(), id);
+            ordered.push(Step {
+                id,
+                object: step.object,
+                verb: step.verb,
+                changes: step.changes,
+                reason: step.reason,
+                impact: step.impact,
+                after,
+                deadline_seconds: step.deadline_seconds,
+                action: step.action,
+            });
+        }
+        steps = later;
+    }
+    held.sort_by(|a, b| a.object.cmp(&b.object).then_with(|| a.reason.cmp(&b.reason)));
+    held.dedup();
+    (ordered, held)
+}
+
+/// Moves every step that needs a held object to the holds, until nothing moves any more.
+fn hold_dependents(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
+    loop {
+        let blocked: BTreeSet<_> = held.iter().map(|held| held.object.clone()).collect();
+        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(steps)
+            .into_iter()
+            .partition(|step| !step.needs.iter().any(|need| blocked.contains(need)));
+        *steps = stay;
+        if go.is_empty() {
+            return;
+        }
+        for step in go {
+            if let Some(need) = step.needs.iter().find(|need| blocked.contains(*need)) {
+                held.push(Held {
+                    object: step.object.clone(),
+                    reason: HoldReason::WaitsFor(need.clone()),
+                });
+            }
+        }
+    }
+}
+
+/// Lets only the first disruptive step through: afterwards the world is observed anew.
+fn hold_second_disruption(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
+    let Some(first) =
+        steps.iter().find(|step| step.impact.disruptive()).map(|step| step.object.clone())
+    else {
+        return;
+    };
+    let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(steps)
+        .into_iter()
+        .partition(|step| !step.impact.disruptive() || step.object == first);
+    *steps = stay;
+    held.extend(
+        go.into_iter().map(|step| Held {
+            object: step.object,
+            reason: HoldReason::OneAtATime(first.clone()),
+        }),
+    );
+}

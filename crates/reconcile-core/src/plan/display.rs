@@ -1,0 +1,80 @@
+//! A plan as text for people: stable, and readable without colour.
+
+use std::fmt::Write as _;
+
+use super::{Impact, Plan, Step, Verb};
+
+/// The plan as text. `details` shows every changed field.
+pub fn text(plan: &Plan, details: bool) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_plan(&mut text, plan, details);
+    text
+}
+
+fn write_plan(text: &mut String, plan: &Plan, details: bool) -> std::fmt::Result {
+    if plan.is_converged() {
+        return writeln!(text, "Cluster {} is as desired: nothing to do.", plan.cluster);
+    }
+    let disruptive = plan.steps.iter().filter(|step| step.impact != Impact::None).count();
+    writeln!(
+        text,
+        "Plan for cluster {}: {}, {} of them not without impact; {} held.",
+        plan.cluster,
+        counted(plan.steps.len(), "step"),
+        disruptive,
+        plan.held.len()
+    )?;
+    let width = plan.steps.len().to_string().len();
+    for step in &plan.steps {
+        write_step(text, step, width, details)?;
+    }
+    if !plan.held.is_empty() {
+        writeln!(text, "\nHeld:")?;
+        for held in &plan.held {
+            writeln!(text, "  ? {}: {}", held.object, held.reason)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_step(text: &mut String, step: &Step, width: usize, details: bool) -> std::fmt::Result {
+    let mark = match step.verb {
+        Verb::Create => '+',
+        Verb::Update => '~',
+        Verb::Start | Verb::Join => '>',
+        Verb::Await => '.',
+        Verb::Claim => '=',
+        Verb::Remove => '-',
+    };
+    write!(
+        text,
+        "  {:>width$} {mark} {} {}: {}",
+        step.id,
+        step.verb.word(),
+        step.object,
+        step.reason
+    )?;
+    if step.impact != Impact::None {
+        write!(text, " [{}]", step.impact.word())?;
+    }
+    writeln!(text)?;
+    if details {
+        for change in &step.changes {
+            let field = &change.field;
+            match (&change.from, &change.to) {
+                (None, Some(to)) => writeln!(text, "  {:>width$}     + {field}: {to}", "")?,
+                (Some(from), None) => writeln!(text, "  {:>width$}     - {field}: {from}", "")?,
+                (Some(from), Some(to)) => {
+                    writeln!(text, "  {:>width$}     ~ {field}: {from} -> {to}", "")?;
+                }
+                (None, None) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn counted(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}

@@ -1,0 +1,225 @@
+//! etcd: forming the cluster once, and keeping its members running.
+//!
+//! A member may start with state `new` only while it is certain that there is no cluster yet:
+//! every member's host is known, none was ever part of a formed cluster, and nothing that is not
+//! ours stands in a data directory. Otherwise two hosts that lost their data could found an empty
+//! cluster and overwrite the third (etcd-io/etcd#12227).
+
+use super::{
+    HoldReason, Verb,
+    draft::{Draft, Drafts, View},
+};
+use crate::{
+    action::{Action, HostAction, UnitVerb},
+    desired::etcd::{BOOTSTRAP_ENV, ENV, UNIT, UNIT_FILE},
+    model::{Claim, ClaimKind, EtcdFact, HostFacts, HostName, ObjectId},
+};
+
+/// What is known of the cluster as a whole.
+struct Cluster<'a> {
+    /// A member that is healthy and lists the membership.
+    voice: Option<&'a EtcdFact>,
+    /// There is or was a formed cluster.
+    formed: bool,
+    /// A host of a member that is not known.
+    unknown: Option<&'a HostName>,
+}
+
+fn cluster<'a>(view: &View<'a>) -> Cluster<'a> {
+    let etcd = &view.desired.etcd;
+    let facts = || etcd.members.keys().filter_map(|host| view.host(host));
+    let voice = facts()
+        .filter_map(|facts| facts.etcd.present())
+        .find(|etcd| etcd.healthy && !etcd.members.is_empty());
+    let formed = voice.is_some()
+        || facts().any(|facts| facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token));
+    let unknown = etcd.members.keys().find(|host| view.host(host).is_none());
+    Cluster { voice, formed, unknown }
+}
+
+/// Plans etcd.
+pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
+    let cluster = cluster(view);
+    for host in view.desired.etcd.members.keys() {
+        if let Some(facts) = view.host(host) {
+            plan_member(view, &cluster, host, facts, drafts);
+        }
+    }
+}
+
+fn plan_member(
+    view: &View<'_>,
+    cluster: &Cluster<'_>,
+    host: &HostName,
+    facts: &HostFacts,
+    drafts: &mut Drafts,
+) {
+    let etcd = &view.desired.etcd;
+    let unit = ObjectId::Unit(host.clone(), UNIT.to_owned());
+    let directory = facts.data_dirs.get(&etcd.data_dir);
+    let populated = directory.is_some_and(|directory| directory.populated);
+    let running = facts.units.get(UNIT).is_some_and(|unit| unit.active == "active");
+    let started = running || facts.units.get(UNIT).is_some_and(|unit| unit.active == "activating");
+    if populated && !facts.manifest.claims(ClaimKind::DataDir, &etcd.data_dir) {
+        let reason = format!("{} holds data that reconcile did not put there", etcd.data_dir);
+        drafts.hold(unit, HoldReason::Foreign(reason));
+        return;
+    }
+    if let Some(reason) = super::probe::stranger(view, host, facts, &["etcd"], UNIT) {
+        drafts.hold(unit, reason);
+        return;
+    }
+    if !populated && !started {
+        match first_start(view, cluster, host, facts) {
+            Ok(state) => drafts.step(start(view, host, state)),
+            Err(reason) => {
+                drafts.hold(unit, reason);
+                return;
+            }
+        }
+    } else if populated && !started {
+        drafts.step(restart(host, facts));
+    } else if facts.units.get(UNIT).is_some_and(|unit| unit.enabled != "enabled") {
+        drafts.step(enable(host, facts));
+    }
+    let healthy = facts.etcd.present().is_some_and(|etcd| etcd.healthy);
+    let formed = facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token);
+    if !healthy || !formed || facts.files.contains_key(BOOTSTRAP_ENV) {
+        let everyone =
+            etcd.members.keys().map(|host| ObjectId::Unit(host.clone(), UNIT.to_owned()));
+        let action = HostAction::AwaitEtcd {
+            endpoint: etcd.members[host].client_url.clone(),
+            claims: vec![Claim { kind: ClaimKind::EtcdFormed, name: etcd.token.clone() }],
+        };
+        let draft = Draft::new(
+            ObjectId::EtcdMember(host.clone()),
+            Verb::Await,
+            if healthy { "its forming is to be noted" } else { "it is not healthy" },
+            180,
+            Action::Host(host.clone(), action),
+        );
+        // While a quorum stands without the others, nobody has to wait for them.
+        drafts.step(if cluster.voice.is_some() {
+            draft.needs([ObjectId::Unit(host.clone(), UNIT.to_owned())])
+        } else {
+            draft.needs(everyone)
+        });
+    }
+}
+
+/// The state with which a member without data may start, or why it may not.
+fn first_start(
+    view: &View<'_>,
+    cluster: &Cluster<'_>,
+    host: &HostName,
+    facts: &HostFacts,
+) -> Result<&'static str, HoldReason> {
+    let etcd = &view.desired.etcd;
+    if facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token) {
+        return Err(HoldReason::NeedsPerson(format!(
+            "{} is empty, yet this member was part of the formed cluster: its data was lost. Replace the member",
+            etcd.data_dir
+        )));
+    }
+    if let Some(voice) = cluster.voice {
+        let url = &etcd.members[host].peer_url;
+        return match voice.members.iter().find(|member| member.peer_urls.contains(url)) {
+            Some(member) if member.client_urls.is_empty() => Ok("existing"),
+            Some(_) => Err(HoldReason::NeedsPerson(
+                "the cluster lists this member as started, but its data directory is empty. Replace the member"
+                    .to_owned(),
+            )),
+            None => Err(HoldReason::NeedsPerson(
+                "the cluster has formed without this member; adding one is not done by this release"
+                    .to_owned(),
+            )),
+        };
+    }
+    if cluster.formed {
+        return Err(HoldReason::Quorum(
+            "the cluster has formed before and has no quorum now".to_owned(),
+        ));
+    }
+    if let Some(unknown) = cluster.unknown {
+        return Err(HoldReason::Unknown(format!(
+            "{unknown} may hold the cluster's data; a cluster is founded only when every member's host is known"
+        )));
+    }
+    let foreign = etcd.members.keys().find(|member| {
+        view.host(member).is_some_and(|facts| {
+            facts.data_dirs.get(&etcd.data_dir).is_some_and(|directory| directory.populated)
+                && !facts.manifest.claims(ClaimKind::DataDir, &etcd.data_dir)
+        })
+    });
+    match foreign {
+        Some(member) => Err(HoldReason::WaitsFor(ObjectId::Unit(member.clone(), UNIT.to_owned()))),
+        None => Ok("new"),
+    }
+}
+
+fn prerequisites(host: &HostName) -> [ObjectId; 3] {
+    [
+        ObjectId::Packages(host.clone()),
+        ObjectId::File(host.clone(), ENV.to_owned()),
+        ObjectId::File(host.clone(), UNIT_FILE.to_owned()),
+    ]
+}
+
+fn start(view: &View<'_>, host: &HostName, state: &str) -> Draft {
+    let etcd = &view.desired.etcd;
+    let action = HostAction::StartEtcd {
+        data_dir: etcd.data_dir.clone(),
+        initial_cluster_state: state.to_owned(),
+        claims: vec![Claim { kind: ClaimKind::DataDir, name: etcd.data_dir.clone() }],
+    };
+    Draft::new(
+        ObjectId::Unit(host.clone(), UNIT.to_owned()),
+        Verb::Start,
+        "the member has no data yet",
+        60,
+        Action::Host(host.clone(), action),
+    )
+    .change("initial-cluster-state", None, Some(state.to_owned()))
+    .needs(prerequisites(host))
+}
+
+fn unit_step(host: &HostName, facts: &HostFacts, verb: UnitVerb, reason: &str) -> Draft {
+    let action = HostAction::Unit { unit: UNIT.to_owned(), verb, enable: true };
+    let before = facts.units.get(UNIT).map(|unit| format!("{} ({})", unit.active, unit.enabled));
+    Draft::new(
+        ObjectId::Unit(host.clone(), UNIT.to_owned()),
+        if verb == UnitVerb::Keep { Verb::Update } else { Verb::Start },
+        reason,
+        180,
+        Action::Host(host.clone(), action),
+    )
+    .change("state", before, Some("active (enabled)".to_owned()))
+    .needs(prerequisites(host))
+}
+
+fn restart(host: &HostName, facts: &HostFacts) -> Draft {
+    unit_step(host, facts, UnitVerb::Start, "it does not run")
+}
+
+fn enable(host: &HostName, facts: &HostFacts) -> Draft {
+    unit_step(host, facts, UnitVerb::Keep, "it would not start at boot")
+}
+
+/// Why the member on `host` must not be restarted now.
+pub(super) fn restart_forbidden(view: &View<'_>, host: &HostName) -> Option<HoldReason> {
+    let members = &view.desired.etcd.members;
+    let others = members.keys().filter(|member| *member != host);
+    let healthy = others
+        .filter(|member| {
+            view.host(member)
+                .and_then(|facts| facts.etcd.present())
+                .is_some_and(|etcd| etcd.healthy)
+        })
+        .count();
+    let quorum = members.len() / 2 + 1;
+    (members.len() > 1 && healthy < quorum).then(|| {
+        HoldReason::Quorum(format!(
+            "{healthy} other members are known to be healthy, {quorum} are needed"
+        ))
+    })
+}

@@ -1,0 +1,218 @@
+//! The plan: every step between what is observed and what is desired, in a safe order, and
+//! everything that is held with its reason.
+//!
+//! Total, pure and deterministic: it never fails (a doubt is a hold), and the same two inputs
+//! give the same bytes.
+
+mod arrange;
+mod display;
+mod draft;
+mod etcd;
+mod patroni;
+mod probe;
+mod servers;
+mod sql;
+mod swarm;
+
+use serde::Serialize;
+
+pub use display::text;
+pub use probe::{probe_request, swarm_request, swarm_via, verify_request};
+
+use crate::{
+    action::Action,
+    desired::Desired,
+    model::{HostName, ObjectId, Observed},
+};
+
+/// A plan. It does nothing until it is executed.
+#[must_use = "a plan does nothing until it is executed"]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Digest of the desired state that it was made from.
+    pub desired_digest: String,
+    /// Digest of the observations that it was made from.
+    pub observed_digest: String,
+    /// Steps; each comes after all that it needs.
+    pub steps: Vec<Step>,
+    /// What is not done now, and why.
+    pub held: Vec<Held>,
+}
+
+impl Plan {
+    /// True if there is nothing to do and nothing is held.
+    pub fn is_converged(&self) -> bool {
+        self.steps.is_empty() && self.held.is_empty()
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Its place in the plan, from 1.
+    pub id: usize,
+    /// What it changes.
+    pub object: ObjectId,
+    /// How.
+    pub verb: Verb,
+    /// Field by field.
+    pub changes: Vec<Change>,
+    /// Why, in a few words.
+    pub reason: String,
+    /// What it disturbs.
+    pub impact: Impact,
+    /// Steps that must have succeeded before, by id.
+    pub after: Vec<usize>,
+    /// It counts as failed when it takes longer, in seconds.
+    pub deadline_seconds: u64,
+    /// The effect.
+    pub action: Action,
+}
+
+/// What a step does to its object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verb {
+    /// Makes it.
+    Create,
+    /// Changes it.
+    Update,
+    /// Starts it.
+    Start,
+    /// Joins it to the others.
+    Join,
+    /// Waits for it.
+    Await,
+    /// Notes that it is ours.
+    Claim,
+    /// Removes it.
+    Remove,
+}
+
+impl Verb {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Start => "start",
+            Self::Join => "join",
+            Self::Await => "await",
+            Self::Claim => "claim",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// What a step disturbs, mildest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Impact {
+    /// Nothing that serves.
+    None,
+    /// A service reads its settings again; connections stay.
+    Reload,
+    /// A service restarts on one host at a time; the cluster serves on.
+    Restart,
+}
+
+impl Impact {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Reload => "reload",
+            Self::Restart => "restart",
+        }
+    }
+    /// A step of which only one may be under way in the whole cluster.
+    pub fn disruptive(self) -> bool {
+        self >= Self::Restart
+    }
+}
+
+/// A change of one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// Field.
+    pub field: String,
+    /// Value before; None: absent.
+    pub from: Option<String>,
+    /// Value after; None: absent.
+    pub to: Option<String>,
+}
+
+/// Something that is not done now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// What.
+    pub object: ObjectId,
+    /// Why not.
+    pub reason: HoldReason,
+}
+
+/// Why something is not done now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, thiserror::Error)]
+#[serde(rename_all = "camelCase", tag = "kind", content = "detail")]
+pub enum HoldReason {
+    /// It could not be observed.
+    #[error("unknown: {0}")]
+    Unknown(String),
+    /// It is somebody else's.
+    #[error("not made by reconcile: {0}")]
+    Foreign(String),
+    /// A stranger holds a port that it needs.
+    #[error("port taken: {0}")]
+    PortTaken(String),
+    /// It needs something that is itself held.
+    #[error("waits for {0}")]
+    WaitsFor(ObjectId),
+    /// Too few members would be left, or are there.
+    #[error("quorum: {0}")]
+    Quorum(String),
+    /// Another disruptive step goes first.
+    #[error("one disruptive step at a time: after {0}")]
+    OneAtATime(ObjectId),
+    /// Somebody paused it.
+    #[error("paused: {0}")]
+    Paused(String),
+    /// The policy says no.
+    #[error("policy: {0}")]
+    Policy(String),
+    /// It cannot be done there.
+    #[error("not possible: {0}")]
+    Impossible(String),
+    /// Only a person may decide.
+    #[error("needs a person: {0}")]
+    NeedsPerson(String),
+}
+
+/// The plan from `observed` to `desired`.
+pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    let mut drafts = draft::Drafts::default();
+    let view = draft::View { desired, observed };
+    servers::plan(&view, &mut drafts);
+    etcd::plan(&view, &mut drafts);
+    patroni::plan(&view, &mut drafts);
+    sql::plan(&view, &mut drafts);
+    swarm::plan(&view, &mut drafts);
+    let (steps, held) = arrange::arrange(drafts, &desired.policy);
+    Plan {
+        cluster: desired.cluster.clone(),
+        desired_digest: desired.digest(),
+        observed_digest: observed.digest(),
+        steps,
+        held,
+    }
+}
+
+/// Hosts whose facts are known, in order of name.
+pub fn known_hosts(observed: &Observed) -> impl Iterator<Item = &HostName> {
+    observed.hosts.iter().filter(|(_, facts)| facts.known().is_some()).map(|(name, _)| name)
+}

@@ -1,0 +1,199 @@
+//! What has to be asked so that a plan can be made, and what has to be proven after.
+
+use std::collections::BTreeSet;
+
+use reconcile_spec::{ClusterSpec, valid::SwarmRole};
+
+use super::{HoldReason, draft::View};
+use crate::{
+    desired::{
+        Desired, DesiredServer, etcd, patroni,
+        postgresql::{PROBE_DATABASE, PROBE_ROLE},
+    },
+    model::{HostFacts, HostName, LocalSwarmState, Observation, Observed, SecretText},
+    probe::{ProbeFile, ProbeRequest, SqlProbe, SwarmRequest},
+    verify::{Front, VerifyRequest},
+};
+
+/// Everything that one round trip to `host` must ask.
+pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
+    let Some(server) = desired.servers.get(host) else { return ProbeRequest::default() };
+    let mut files: Vec<ProbeFile> = server
+        .files
+        .values()
+        .map(|managed| ProbeFile {
+            path: managed.file.path.clone(),
+            expect: managed.file.content.digest(),
+            secret: managed.file.content.is_secret(),
+        })
+        .collect();
+    let mut data_dirs = BTreeSet::new();
+    let member = desired.etcd.members.get(host);
+    if member.is_some() {
+        data_dirs.insert(desired.etcd.data_dir.clone());
+        files.push(ProbeFile {
+            path: etcd::BOOTSTRAP_ENV.to_owned(),
+            expect: String::new(),
+            secret: false,
+        });
+    }
+    let patroni = desired.patroni.members.get(host);
+    if patroni.is_some() {
+        data_dirs.insert(desired.patroni.data_dir.clone());
+    }
+    let disks =
+        data_dirs.iter().cloned().chain([super::servers::PACKAGE_DISK.to_owned()]).collect();
+    ProbeRequest {
+        packages: packages(server),
+        files,
+        units: server.units.keys().cloned().collect(),
+        data_dirs,
+        disks,
+        docker: server.swarm != SwarmRole::None,
+        etcd: member.map(|member| member.client_url.clone()),
+        patroni: patroni.map(|member| member.rest_url.clone()),
+        sql: patroni.map(|member| SqlProbe {
+            port: member.postgresql_port,
+            socket_dir: patroni::SOCKET_DIR.to_owned(),
+            databases: desired
+                .sql
+                .lookup_in
+                .iter()
+                .chain(desired.sql.databases.keys())
+                .cloned()
+                .collect(),
+        }),
+        postgres_bin_dir: patroni.map(|_| desired.patroni.bin_dir.clone()),
+    }
+}
+
+fn packages(server: &DesiredServer) -> BTreeSet<String> {
+    server.packages.iter().map(|package| package.name.clone()).collect()
+}
+
+/// Everything that must be asked of the Swarm.
+pub fn swarm_request(desired: &Desired) -> SwarmRequest {
+    SwarmRequest {
+        services: desired.swarm.services.iter().map(|service| service.name.clone()).collect(),
+        images: desired
+            .swarm
+            .services
+            .iter()
+            .filter(|service| service.digest.is_none())
+            .map(|service| service.image.clone())
+            .collect(),
+    }
+}
+
+/// The manager to ask, by the servers' own words: `Known(None)` where no server is in a Swarm.
+pub fn swarm_via(
+    desired: &Desired,
+    hosts: &std::collections::BTreeMap<HostName, Observation<HostFacts>>,
+) -> Observation<Option<HostName>> {
+    let mut unknown = None;
+    for (host, _) in &desired.swarm.nodes {
+        match hosts.get(host) {
+            Some(Observation::Known(facts)) => match &facts.docker {
+                Observation::Known(Some(docker))
+                    if docker.swarm.state == LocalSwarmState::Active && docker.swarm.manager =>
+                {
+                    return Observation::Known(Some(host.clone()));
+                }
+                Observation::Unknown { reason } => {
+                    unknown.get_or_insert_with(|| format!("Docker on {host}: {reason}"));
+                }
+                Observation::Known(Some(docker))
+                    if docker.swarm.state != LocalSwarmState::Inactive =>
+                {
+                    unknown.get_or_insert_with(|| {
+                        format!("{host} is in a Swarm, but no manager answers")
+                    });
+                }
+                Observation::Known(_) => {}
+            },
+            Some(Observation::Unknown { reason }) => {
+                unknown.get_or_insert_with(|| format!("{host}: {reason}"));
+            }
+            None => {}
+        }
+    }
+    match unknown {
+        Some(reason) => Observation::Unknown { reason },
+        None => Observation::Known(None),
+    }
+}
+
+/// The service proof of a specification: through the front of every Swarm node that is known.
+pub fn verify_request(
+    spec: &ClusterSpec,
+    observed: &Observed,
+    password: SecretText,
+    commit: bool,
+    token: String,
+) -> VerifyRequest {
+    let publish = &spec.haproxy.publish;
+    let fronts = spec
+        .swarm_hosts()
+        .filter(|host| observed.host(&HostName::new(host.name.as_str())).is_some())
+        .map(|host| {
+            let (write_port, read_port, through) = match publish.write {
+                Some(write) => (write, publish.read, "HAProxy"),
+                // Nothing of the front is published: prove the pooler below it.
+                None => (spec.pgbouncer.ports.write, Some(spec.pgbouncer.ports.read), "PgBouncer"),
+            };
+            Front {
+                host: HostName::new(host.name.as_str()),
+                address: host.address.to_string(),
+                write_port,
+                read_port,
+                through: through.to_owned(),
+            }
+        })
+        .collect();
+    VerifyRequest {
+        fronts,
+        role: PROBE_ROLE.to_owned(),
+        password,
+        database: PROBE_DATABASE.to_owned(),
+        commit,
+        token,
+    }
+}
+
+/// A process that holds a port of one of `components` on a host and is not ours.
+///
+/// `unit` is the systemd unit that our own process belongs to, or `docker.service` for containers.
+pub(super) fn stranger(
+    view: &View<'_>,
+    host: &HostName,
+    facts: &HostFacts,
+    components: &[&str],
+    unit: &str,
+) -> Option<HoldReason> {
+    let server = view.desired.servers.get(host)?;
+    let containers = unit == "docker.service";
+    facts.listeners.iter().find_map(|listener| {
+        let port = server.ports.get(&listener.port)?;
+        if !components.contains(&port.component.as_str()) || listener.process.is_empty() {
+            return None;
+        }
+        let service = listener.unit.ends_with(".service");
+        let right_unit = if containers {
+            !service || listener.unit == unit
+        } else {
+            listener.unit == unit || listener.unit.is_empty()
+        };
+        if right_unit && port.processes.contains(&listener.process) {
+            return None;
+        }
+        let owner = if listener.unit.is_empty() {
+            listener.process.clone()
+        } else {
+            format!("{} of {}", listener.process, listener.unit)
+        };
+        Some(HoldReason::PortTaken(format!(
+            "{owner} listens on {}:{} of {host}, which {} needs",
+            listener.address, listener.port, port.component
+        )))
+    })
+}

@@ -1,0 +1,294 @@
+//! Servers: may they be worked on at all, their packages and files.
+
+use reconcile_spec::valid::SwarmRole;
+
+use super::{
+    HoldReason, Impact, Verb,
+    draft::{Draft, Drafts, View},
+};
+use crate::{
+    action::{Action, HostAction, UnitVerb},
+    desired::{DesiredServer, ManagedFile, server::ENGINE_PACKAGE},
+    model::{Claim, ClaimKind, FileFact, FileKind, HostFacts, HostName, ObjectId, Observation},
+};
+
+/// Below this much free space nothing is installed: the packages of a whole server take about
+/// 400 MB, and a full root file system takes the database down.
+const MIN_FREE_BYTES: u64 = 1 << 30;
+/// Where packages land.
+pub(super) const PACKAGE_DISK: &str = "/usr";
+/// Servers further apart than this cannot trust each other's leases and certificates.
+const MAX_CLOCK_OFFSET_MS: i64 = 5_000;
+
+/// Plans packages and files of every server.
+pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
+    for (name, server) in &view.desired.servers {
+        match view.observed.hosts.get(name) {
+            Some(Observation::Known(facts)) => {
+                if let Some(reason) = unfit(view, facts) {
+                    drafts.hold(ObjectId::Host(name.clone()), reason);
+                } else {
+                    plan_claims(view, name, server, facts, drafts);
+                    plan_packages(view, name, server, facts, drafts);
+                    for file in server.files.values() {
+                        plan_file(view, name, file, facts, drafts);
+                    }
+                }
+            }
+            Some(Observation::Unknown { reason }) => {
+                drafts.hold(ObjectId::Host(name.clone()), HoldReason::Unknown(reason.clone()));
+            }
+            None => {
+                let reason = HoldReason::Unknown("it was not observed".to_owned());
+                drafts.hold(ObjectId::Host(name.clone()), reason);
+            }
+        }
+    }
+}
+
+/// Why nothing may be done on a server.
+fn unfit(view: &View<'_>, facts: &HostFacts) -> Option<HoldReason> {
+    if let Some(other) =
+        facts.manifest.cluster.as_ref().filter(|name| **name != view.desired.cluster)
+    {
+        return Some(HoldReason::Foreign(format!("the server belongs to cluster {other}")));
+    }
+    if facts.os.id != "debian" && facts.os.id != "ubuntu" {
+        let os = format!("{} {} is not Debian or Ubuntu", facts.os.id, facts.os.version);
+        return Some(HoldReason::Impossible(os));
+    }
+    if facts.clock_offset_ms.abs() > MAX_CLOCK_OFFSET_MS {
+        #[expect(clippy::cast_precision_loss, reason = "shown to one decimal")]
+        let seconds = facts.clock_offset_ms as f64 / 1000.0;
+        return Some(HoldReason::NeedsPerson(format!(
+            "its clock is {seconds:.1} s off; start a time service such as chrony"
+        )));
+    }
+    None
+}
+
+/// Files that already are as desired but unclaimed become ours without being written.
+fn plan_claims(
+    view: &View<'_>,
+    name: &HostName,
+    server: &DesiredServer,
+    facts: &HostFacts,
+    drafts: &mut Drafts,
+) {
+    let mut claims: Vec<Claim> = server
+        .files
+        .values()
+        .filter(|managed| {
+            let path = &managed.file.path;
+            facts.files.get(path).is_some_and(|fact| same(managed, fact))
+                && !facts.manifest.claims(ClaimKind::File, path)
+        })
+        .map(|managed| Claim { kind: ClaimKind::File, name: managed.file.path.clone() })
+        .collect();
+    let joins = server.swarm != SwarmRole::None
+        && !facts.manifest.claims(ClaimKind::Swarm, super::swarm::CLAIM)
+        && super::swarm::outside(facts);
+    if joins {
+        claims.push(Claim { kind: ClaimKind::Swarm, name: super::swarm::CLAIM.to_owned() });
+    }
+    if claims.is_empty() {
+        return;
+    }
+    let cluster = view.desired.cluster.clone();
+    let named = claims.iter().map(|claim| claim.name.clone()).collect::<Vec<_>>().join(", ");
+    let action = Action::Host(name.clone(), HostAction::Claim { cluster, claims });
+    drafts.step(
+        Draft::new(
+            ObjectId::Host(name.clone()),
+            Verb::Claim,
+            "noted as ours before it is made",
+            30,
+            action,
+        )
+        .change("manifest", None, Some(named)),
+    );
+}
+
+fn plan_packages(
+    view: &View<'_>,
+    name: &HostName,
+    server: &DesiredServer,
+    facts: &HostFacts,
+    drafts: &mut Drafts,
+) {
+    let object = ObjectId::Packages(name.clone());
+    let mut wanted = Vec::new();
+    let mut draft_changes = Vec::new();
+    for package in &server.packages {
+        let installed = facts.packages.get(&package.name).filter(|fact| fact.complete);
+        match (installed, &package.version) {
+            (None, version) => {
+                wanted.push((package.name.clone(), version.clone()));
+                draft_changes.push((package.name.clone(), version.clone()));
+            }
+            (Some(fact), Some(version)) if fact.version != *version => {
+                drafts.hold(
+                    object.clone(),
+                    HoldReason::NeedsPerson(format!(
+                        "{} is at {} and pinned to {version}; upgrades are not done by this release",
+                        package.name, fact.version
+                    )),
+                );
+                return;
+            }
+            (Some(_), _) => {}
+        }
+    }
+    let engine = server.swarm != SwarmRole::None && facts.docker.is_absent();
+    if engine {
+        wanted.push((ENGINE_PACKAGE.to_owned(), None));
+        draft_changes.push((ENGINE_PACKAGE.to_owned(), None));
+    }
+    if wanted.is_empty() {
+        return;
+    }
+    if !server.install {
+        let names: Vec<_> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+        let reason =
+            format!("packages.source is `preinstalled` and {} is missing", names.join(", "));
+        drafts.hold(object, HoldReason::NeedsPerson(reason));
+        return;
+    }
+    if let Some(disk) =
+        facts.disks.get(PACKAGE_DISK).filter(|disk| disk.free_bytes < MIN_FREE_BYTES)
+    {
+        let reason =
+            format!("{PACKAGE_DISK} has {} MB free, 1024 MB are needed", disk.free_bytes >> 20);
+        drafts.hold(object, HoldReason::NeedsPerson(reason));
+        return;
+    }
+    let claims = wanted
+        .iter()
+        .map(|(name, _)| Claim { kind: ClaimKind::Package, name: name.clone() })
+        .collect();
+    let action = HostAction::InstallPackages {
+        packages: wanted,
+        cluster: view.desired.cluster.clone(),
+        claims,
+        silence: vec!["postgresql.service".to_owned()],
+        start: if engine { vec!["docker.service".to_owned()] } else { Vec::new() },
+    };
+    let first = server.files.values().filter(|file| file.before_packages);
+    let needs = first.map(|file| ObjectId::File(name.clone(), file.file.path.clone()));
+    let mut draft = Draft::new(
+        object,
+        Verb::Create,
+        "packages are missing",
+        900,
+        Action::Host(name.clone(), action),
+    )
+    .needs(needs);
+    for (package, version) in draft_changes {
+        draft =
+            draft.change(package, None, Some(version.unwrap_or_else(|| "candidate".to_owned())));
+    }
+    drafts.step(draft);
+}
+
+/// True where a file is as desired.
+fn same(managed: &ManagedFile, fact: &FileFact) -> bool {
+    let file = &managed.file;
+    fact.kind == FileKind::File
+        && fact.digest == file.content.digest()
+        && fact.mode == file.mode
+        && fact.owner == file.owner
+        && fact.group == file.group
+}
+
+fn plan_file(
+    view: &View<'_>,
+    name: &HostName,
+    managed: &ManagedFile,
+    facts: &HostFacts,
+    drafts: &mut Drafts,
+) {
+    let file = &managed.file;
+    let object = ObjectId::File(name.clone(), file.path.clone());
+    let fact = facts.files.get(&file.path);
+    if fact.is_some_and(|fact| same(managed, fact)) {
+        return;
+    }
+    if let Some(fact) = fact {
+        if fact.kind != FileKind::File {
+            let reason = format!("{} is no regular file", file.path);
+            drafts.hold(object, HoldReason::Foreign(reason));
+            return;
+        }
+        if !facts.manifest.claims(ClaimKind::File, &file.path) {
+            let reason = format!(
+                "{} exists with other content; move it away if reconcile may write it",
+                file.path
+            );
+            drafts.hold(object, HoldReason::Foreign(reason));
+            return;
+        }
+    }
+    let digest = file.content.digest();
+    let changed = fact.is_some_and(|fact| fact.digest != digest);
+    let notify = managed.notify.clone().filter(|_| changed);
+    let impact = match notify {
+        Some((_, UnitVerb::Restart)) => Impact::Restart,
+        Some(_) => Impact::Reload,
+        None => Impact::None,
+    };
+    if impact.disruptive()
+        && let Some(reason) = super::etcd::restart_forbidden(view, name)
+    {
+        drafts.hold(object, reason);
+        return;
+    }
+    let verb = if fact.is_some() { Verb::Update } else { Verb::Create };
+    let reason = if fact.is_some() { "it differs" } else { "it does not exist" };
+    let action = HostAction::WriteFile {
+        file: file.clone(),
+        before: fact.map(|fact| fact.digest.clone()),
+        claim: !facts.manifest.claims(ClaimKind::File, &file.path),
+        notify,
+        cluster: view.desired.cluster.clone(),
+    };
+    let mut draft =
+        Draft::new(object, verb, reason, 60, Action::Host(name.clone(), action)).impact(impact);
+    if !managed.before_packages {
+        draft = draft.needs([ObjectId::Packages(name.clone())]);
+    }
+    drafts.step(describe(draft, managed, fact));
+}
+
+/// Field by field, and line by line where the text may be shown.
+fn describe(mut draft: Draft, managed: &ManagedFile, fact: Option<&FileFact>) -> Draft {
+    let file = &managed.file;
+    let short = |digest: &str| Some(format!("sha256:{}", &digest[..digest.len().min(12)]));
+    let digest = file.content.digest();
+    if fact.is_none_or(|fact| fact.digest != digest) {
+        draft = draft.change("content", fact.and_then(|fact| short(&fact.digest)), short(&digest));
+    }
+    if let (Some(before), Some(after)) =
+        (fact.and_then(|fact| fact.text.as_deref()), file.content.shown())
+    {
+        let diff = similar::TextDiff::from_lines(before, after);
+        for change in diff.iter_all_changes() {
+            let line = change.value().trim_end().to_owned();
+            match change.tag() {
+                similar::ChangeTag::Delete => draft = draft.change("line", Some(line), None),
+                similar::ChangeTag::Insert => draft = draft.change("line", None, Some(line)),
+                similar::ChangeTag::Equal => {}
+            }
+        }
+    }
+    let Some(fact) = fact else { return draft };
+    if fact.mode != file.mode {
+        let octal = |mode: u32| Some(format!("{mode:04o}"));
+        draft = draft.change("mode", octal(fact.mode), octal(file.mode));
+    }
+    if (&fact.owner, &fact.group) != (&file.owner, &file.group) {
+        let from = format!("{}:{}", fact.owner, fact.group);
+        let to = format!("{}:{}", file.owner, file.group);
+        draft = draft.change("owner", Some(from), Some(to));
+    }
+    draft
+}

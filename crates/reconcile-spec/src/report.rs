@@ -1,0 +1,136 @@
+//! Faults as text, in the manner of rustc, without colour. Deterministic; never shows a value
+//! that may be a secret.
+
+use std::fmt::Write as _;
+
+use crate::fault::{Fault, Place};
+
+/// Longest part of a source line that is shown.
+const MAX_SHOWN: usize = 120;
+
+/// The file that faults are about.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its name, as the user called it.
+    pub name: &'a str,
+    /// Its text.
+    pub text: &'a str,
+}
+
+/// All faults as text, each with its place, the source line, and what to do. Faults come in the
+/// order of their places, then of their texts, whatever order they are given in.
+pub fn report(faults: &[Fault], source: Source<'_>) -> String {
+    let mut sorted: Vec<&Fault> = faults.iter().collect();
+    sorted.sort_by(|a, b| (a.place, &a.message, &a.path).cmp(&(b.place, &b.message, &b.path)));
+    let hidden: Vec<Place> =
+        sorted.iter().filter(|fault| fault.secret).filter_map(|fault| fault.place).collect();
+    let page = Page { source, lines: source.text.lines().collect(), hidden };
+    sorted.iter().map(|fault| page.fault(fault)).collect::<Vec<_>>().join("\n")
+}
+
+struct Page<'a> {
+    source: Source<'a>,
+    lines: Vec<&'a str>,
+    hidden: Vec<Place>,
+}
+
+impl Page<'_> {
+    fn fault(&self, fault: &Fault) -> String {
+        let mut out = format!("{}: {}\n", fault.severity, fault.message);
+        let places = fault.place.iter().chain(fault.related.iter().flat_map(|r| &r.place));
+        let width = places.map(|place| place.line.to_string().len()).max().unwrap_or(1);
+        // Writing to a String cannot fail, so the results below are dropped.
+        if let Some(place) = fault.place {
+            let _ = writeln!(
+                out,
+                "{:width$}--> {}:{}:{}",
+                "", self.source.name, place.line, place.column
+            );
+            self.snippet(&mut out, width, place, '^', "");
+        } else {
+            let _ = writeln!(out, "{:width$}--> {}", "", self.source.name);
+        }
+        for related in &fault.related {
+            match related.place {
+                Some(place) => {
+                    let _ = writeln!(
+                        out,
+                        "{:width$}::: {}:{}:{}",
+                        "", self.source.name, place.line, place.column
+                    );
+                    self.snippet(&mut out, width, place, '-', &related.label);
+                }
+                None => {
+                    let _ = writeln!(out, "{:width$} = note: {}", "", related.label);
+                }
+            }
+        }
+        if let Some(help) = &fault.help {
+            let indent = format!("\n{:width$}         ", "");
+            let _ = writeln!(out, "{:width$} = help: {}", "", help.replace('\n', &indent));
+        }
+        out
+    }
+
+    fn snippet(&self, out: &mut String, width: usize, place: Place, mark: char, label: &str) {
+        let Some(line) = self.lines.get(place.line.saturating_sub(1)) else { return };
+        let line = self.masked(line, place.line);
+        let column = place.column.saturating_sub(1).min(line.len());
+        // A window of the line around the mark, for the sake of terminals.
+        let start = if line.len() > MAX_SHOWN { column.saturating_sub(MAX_SHOWN / 2) } else { 0 };
+        let end = line.len().min(start + MAX_SHOWN);
+        let text: String = line[start..end].iter().collect();
+        let before = if start > 0 { "…" } else { "" };
+        let after = if end < line.len() { "…" } else { "" };
+        let _ = writeln!(out, "{:width$} |", "");
+        let _ = writeln!(out, "{:width$} | {before}{}{after}", place.line, text.trim_end());
+        let blanks = column - start + before.chars().count();
+        let marks: String =
+            std::iter::repeat_n(mark, place.length.clamp(1, (end - column).max(1))).collect();
+        let _ = writeln!(
+            out,
+            "{}",
+            format!("{:width$} | {:blanks$}{marks} {label}", "", "").trim_end()
+        );
+    }
+
+    /// The characters of a line, control characters made harmless, secrets starred out.
+    fn masked(&self, line: &str, number: usize) -> Vec<char> {
+        let mut chars: Vec<char> =
+            line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        for place in self.hidden.iter().filter(|place| place.line == number) {
+            star(&mut chars, place.column - 1, place.column - 1 + place.length);
+        }
+        // A broken file may hold a secret that no rule saw, because reading ended before it.
+        let lower: String = chars.iter().map(char::to_ascii_lowercase).collect();
+        for word in ["password", "passwd", "secret_key", "token"] {
+            for (at, _) in lower.match_indices(word) {
+                let from = lower[..at].chars().count() + word.len();
+                let quote = usize::from(matches!(chars.get(from), Some('"' | '\'')));
+                if let Some(':' | '=') = chars.get(from + quote) {
+                    star_value(&mut chars, from + quote + 1);
+                }
+            }
+        }
+        chars
+    }
+}
+
+fn star(chars: &mut [char], from: usize, to: usize) {
+    let to = to.min(chars.len());
+    for c in chars.iter_mut().take(to).skip(from) {
+        *c = '*';
+    }
+}
+
+/// Stars out a plain value that starts after `from`; a reference (`{ secret: … }`) stays.
+fn star_value(chars: &mut [char], from: usize) {
+    let Some(start) = (from..chars.len()).find(|&i| chars[i] != ' ') else { return };
+    if matches!(chars[start], '{' | '&' | '*' | '#') {
+        return;
+    }
+    let end = (start..chars.len())
+        .find(|&i| matches!(chars[i], ',' | '}' | '&' | ' '))
+        .unwrap_or(chars.len());
+    star(chars, start, end);
+}
