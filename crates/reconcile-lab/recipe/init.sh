@@ -23,13 +23,12 @@ chmod 0444 /run/lab-boot-id
 mount --bind /run/lab-boot-id /proc/sys/kernel/random/boot_id \
     || echo "lab: the boot id stays the machine's" >&2
 
-# Nobody serves names on the gateway, and says so at once. The engine's own resolver (127.0.0.11)
-# knows the servers' names; containers in the servers cannot use it, and would otherwise be given
-# public resolvers, which only time out here.
+# Nobody serves names on the gateway, and says so at once; the servers know each other from
+# /etc/hosts. The engine's own resolver would let unknown names time out (20 s a look-up), and an
+# engine in the server would give its containers public resolvers in its place.
 LAB_REGISTRY=${LAB_REGISTRY:-}
-gateway=${LAB_REGISTRY%:*}
-if [ -n "$gateway" ] && ! grep -qx "nameserver $gateway" /etc/resolv.conf; then
-    echo "nameserver $gateway" >> /etc/resolv.conf
+if [ -n "$LAB_REGISTRY" ]; then
+    echo "nameserver ${LAB_REGISTRY%:*}" > /etc/resolv.conf
 fi
 
 # systemd would do this itself, but takes an empty id for a first boot and then enables every unit

@@ -163,13 +163,12 @@ pub async fn up(options: &LabOptions, progress: &dyn Progress) -> Result<Lab> {
     let public_key = state::ensure_folder(&dir).await?;
     let lab = staged(progress, Stage::Network, async {
         refuse_foreign(&options.name, &dir).await?;
-        let lab = match known {
-            Some(lab) => lab,
-            None => {
-                // Without its lab.json nothing of an earlier lab is of use: its key is lost.
-                remove_objects(&options.name).await?;
-                plan(options).await?
-            }
+        let lab = if let Some(lab) = known {
+            lab
+        } else {
+            // Without its lab.json nothing of an earlier lab is of use: its key is lost.
+            remove_objects(&options.name).await?;
+            plan(options).await?
         };
         let lab = grow(lab, options.servers);
         lab.save(&dir)?;

@@ -82,15 +82,14 @@ pub(crate) async fn create(
         make_volume = make_volume.args(["--label", label]);
         run = run.args(["--label", label]);
     }
+    for other in &lab.servers {
+        run = run.args(["--add-host", &format!("{}:{}", other.name, other.address)]);
+    }
     make_volume.arg(&volume).run(&tried).await?;
     run.args(["--name", &server.container])
         .args(["--hostname", &server.name])
         .args(["--network", &lab.name_of_network()])
         .args(["--ip", &server.address.to_string()])
-        .args(["--network-alias", &server.name])
-        // The engine's resolver asks there for what it does not know, and is refused at once;
-        // by default it would ask this machine's resolver, which the network keeps out.
-        .args(["--dns", &lab.gateway.to_string()])
         .arg("--volume")
         .arg(format!("{volume}:/var/lib/docker"))
         .arg("--volume")

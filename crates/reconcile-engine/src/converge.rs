@@ -1,0 +1,81 @@
+//! Passes until nothing is left to do, or nothing more can be done now.
+
+use std::time::Duration;
+
+use reconcile_core::{
+    desired::Desired,
+    ports::{EffectError, Fleet, Retry},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    events::{Event, Listener},
+    pass::{Pass, PassError, run},
+};
+
+/// A plan is done in one to three passes; a loop that needs more does not converge.
+const MAX_PASSES: u32 = 25;
+/// Passes with errors in a row before giving up; `--watch` never gives up.
+const MAX_FAILING: u32 = 3;
+/// Pause after a pass with errors.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Converged {
+    /// The last pass: its plan is what is left.
+    pub last: Pass,
+    /// Errors of the last pass that executed anything.
+    pub errors: Vec<EffectError>,
+    /// Steps that took effect over all passes.
+    pub steps_done: usize,
+    /// Passes.
+    pub passes: u32,
+    /// The run was asked to stop.
+    pub stopped: bool,
+}
+
+impl Converged {
+    /// True where nothing is left and nothing failed.
+    pub fn is_converged(&self) -> bool {
+        self.errors.is_empty() && self.last.plan.is_converged()
+    }
+}
+
+/// Passes until the plan is empty, only holds are left, or errors keep coming.
+pub async fn converge<F: Fleet>(
+    fleet: &F,
+    desired: &Desired,
+    listener: &dyn Listener,
+    stop: &CancellationToken,
+) -> Result<Converged, PassError> {
+    let mut passes = 0;
+    let mut steps_done = 0;
+    let mut failing = 0;
+    loop {
+        passes += 1;
+        listener.hear(&Event::PassStarted(passes));
+        let (last, execution) = run(fleet, desired, listener, stop).await?;
+        steps_done += execution.done();
+        let errors: Vec<EffectError> = execution.errors().cloned().collect();
+        let stopped = stop.is_cancelled();
+        let finished = last.plan.steps.is_empty() || passes >= MAX_PASSES || stopped;
+        if errors.is_empty() {
+            failing = 0;
+        } else {
+            failing += 1;
+        }
+        let hopeless = !errors.is_empty()
+            && (failing >= MAX_FAILING
+                || errors.iter().all(|error| error.retry == Retry::AfterChange));
+        if finished || hopeless {
+            return Ok(Converged { last, errors, steps_done, passes, stopped });
+        }
+        if !errors.is_empty() {
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What happens during a pass, for progress, logs and the journal. Events carry no decisions.
+
+use std::time::Duration;
+
+use reconcile_core::{
+    plan::{Plan, Step},
+    ports::EffectError,
+    verify::VerifyReport,
+};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A pass begins; its number from 1.
+    PassStarted(u32),
+    /// All that could be learnt was learnt.
+    Observed {
+        /// How long it took.
+        took: Duration,
+        /// Servers that are known.
+        known: usize,
+        /// Servers in all.
+        servers: usize,
+    },
+    /// The plan stands.
+    Planned(&'a Plan),
+    /// A step begins.
+    StepStarted(&'a Step),
+    /// A step ended.
+    StepFinished {
+        /// The step.
+        step: &'a Step,
+        /// What came of it.
+        result: &'a Result<(), EffectError>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A step was not started, since one that it needs failed or the run was asked to stop.
+    StepSkipped(&'a Step),
+    /// The service proof begins.
+    Verifying,
+    /// The service proof ended.
+    Verified(&'a VerifyReport),
+}
+
+/// Hears events.
+pub trait Listener: Send + Sync {
+    /// Hears one event; must not block.
+    fn hear(&self, event: &Event<'_>);
+}
+
+/// Hears nothing.
+impl Listener for () {
+    fn hear(&self, _: &Event<'_>) {}
+}

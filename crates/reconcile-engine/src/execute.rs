@@ -1,0 +1,178 @@
+//! Executing a plan: steps whose needs are met run at once, a failed step stops only what needs
+//! it, and the one disruptive step runs last and alone.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use reconcile_core::{
+    model::HostName,
+    plan::{Plan, Step},
+    ports::{EffectError, Fleet, Retry},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Event, Listener};
+
+/// Steps under way at once on one server: sshd allows ten sessions a connection
+/// (`MaxSessions`), and probes and waits need some of them.
+const PER_HOST: usize = 4;
+
+/// What came of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepResult {
+    /// It took effect.
+    Done,
+    /// It failed.
+    Failed(EffectError),
+    /// It was not started.
+    Skipped,
+}
+
+/// What came of a plan, by step id.
+#[must_use = "an execution may have failed"]
+#[derive(Debug, Clone, Default)]
+pub struct Execution {
+    /// Results by step id.
+    pub results: BTreeMap<usize, StepResult>,
+}
+
+impl Execution {
+    /// The errors, in order of the steps.
+    pub fn errors(&self) -> impl Iterator<Item = &EffectError> {
+        self.results.values().filter_map(|result| match result {
+            StepResult::Failed(error) => Some(error),
+            StepResult::Done | StepResult::Skipped => None,
+        })
+    }
+    /// How many steps took effect.
+    pub fn done(&self) -> usize {
+        self.results.values().filter(|result| **result == StepResult::Done).count()
+    }
+}
+
+/// Carries out a checked plan.
+///
+/// # Cancellation
+/// After `cancel` no further step starts; those under way are waited for.
+pub async fn execute<F: Fleet>(
+    fleet: &F,
+    plan: &Plan,
+    listener: &dyn Listener,
+    cancel: &CancellationToken,
+) -> Execution {
+    let mut execution = Execution::default();
+    let (last, first): (Vec<&Step>, Vec<&Step>) =
+        plan.steps.iter().partition(|step| step.impact.disruptive());
+    run(fleet, first, &mut execution, listener, cancel).await;
+    run(fleet, last, &mut execution, listener, cancel).await;
+    execution
+}
+
+async fn run<F: Fleet>(
+    fleet: &F,
+    mut waiting: Vec<&Step>,
+    execution: &mut Execution,
+    listener: &dyn Listener,
+    cancel: &CancellationToken,
+) {
+    let mut busy: BTreeMap<&HostName, usize> = BTreeMap::new();
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let before = waiting.len();
+        let mut still = Vec::with_capacity(before);
+        for step in waiting {
+            let host = host(step);
+            match readiness(step, execution, cancel) {
+                Readiness::Never => {
+                    execution.results.insert(step.id, StepResult::Skipped);
+                    listener.hear(&Event::StepSkipped(step));
+                }
+                Readiness::Now if busy.get(host).copied().unwrap_or(0) < PER_HOST => {
+                    *busy.entry(host).or_default() += 1;
+                    listener.hear(&Event::StepStarted(step));
+                    under_way.push(perform(fleet, step));
+                }
+                Readiness::Now | Readiness::Later => still.push(step),
+            }
+        }
+        waiting = still;
+        let Some((step, result, took)) = under_way.next().await else {
+            if waiting.is_empty() {
+                return;
+            }
+            if waiting.len() == before {
+                // What is left needs a step that runs later (the disruptive one): the next pass
+                // plans it anew.
+                for step in waiting {
+                    execution.results.insert(step.id, StepResult::Skipped);
+                    listener.hear(&Event::StepSkipped(step));
+                }
+                return;
+            }
+            continue;
+        };
+        if let Some(count) = busy.get_mut(host(step)) {
+            *count -= 1;
+        }
+        listener.hear(&Event::StepFinished { step, result: &result, took });
+        let result = match result {
+            Ok(()) => StepResult::Done,
+            Err(error) => StepResult::Failed(error),
+        };
+        execution.results.insert(step.id, result);
+    }
+}
+
+enum Readiness {
+    Now,
+    Later,
+    Never,
+}
+
+fn readiness(step: &Step, execution: &Execution, cancel: &CancellationToken) -> Readiness {
+    if cancel.is_cancelled() {
+        return Readiness::Never;
+    }
+    let mut readiness = Readiness::Now;
+    for need in &step.after {
+        match execution.results.get(need) {
+            Some(StepResult::Done) => {}
+            Some(StepResult::Failed(_) | StepResult::Skipped) => return Readiness::Never,
+            None => readiness = Readiness::Later,
+        }
+    }
+    readiness
+}
+
+fn host(step: &Step) -> &HostName {
+    use reconcile_core::action::Action;
+    match &step.action {
+        Action::Host(host, _) | Action::Patroni(host, _) | Action::Swarm(host, _) => host,
+    }
+}
+
+/// The adapter keeps the deadline itself, so that it can say what it last saw; this much later
+/// the step counts as hung.
+const GRACE: Duration = Duration::from_secs(10);
+
+async fn perform<'a, F: Fleet>(
+    fleet: &F,
+    step: &'a Step,
+) -> (&'a Step, Result<(), EffectError>, Duration) {
+    let started = Instant::now();
+    let deadline = Duration::from_secs(step.deadline_seconds);
+    let result =
+        match tokio::time::timeout(deadline + GRACE, fleet.perform(&step.action, deadline)).await {
+            Ok(result) => result,
+            Err(_) => Err(EffectError::new(
+                Some(host(step)),
+                format!("{} {}", step.verb.word(), step.object),
+                format!("not done within {} s", step.deadline_seconds),
+                Retry::Later,
+            )),
+        };
+    (step, result, started.elapsed())
+}

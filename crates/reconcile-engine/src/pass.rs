@@ -1,0 +1,72 @@
+//! One pass: observe → plan → check → execute.
+
+use std::time::Instant;
+
+use reconcile_core::{
+    check::{Violation, check},
+    desired::Desired,
+    model::{Observation, Observed},
+    plan::{Plan, plan},
+    ports::Fleet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    events::{Event, Listener},
+    execute::{Execution, execute},
+    observe::observe,
+};
+
+/// Observations and the plan made from them.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// What was observed before anything was done.
+    pub observed: Observed,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// A plan that must not be executed.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// The planner made a plan that the checker refuses: a mistake in reconcile, never in the input.
+    #[error("the plan breaks its own safety rules and was not executed: {}", list(.0))]
+    Unsafe(Vec<Violation>),
+}
+
+fn list(violations: &[Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Observes and plans; changes nothing.
+pub async fn look<F: Fleet>(
+    fleet: &F,
+    desired: &Desired,
+    listener: &dyn Listener,
+) -> Result<Pass, PassError> {
+    let started = Instant::now();
+    let observed = observe(fleet, desired).await;
+    let known =
+        observed.hosts.values().filter(|facts| matches!(facts, Observation::Known(_))).count();
+    let servers = observed.hosts.len();
+    listener.hear(&Event::Observed { took: started.elapsed(), known, servers });
+    let plan = plan(desired, &observed);
+    let violations = check(desired, &observed, &plan);
+    if !violations.is_empty() {
+        return Err(PassError::Unsafe(violations));
+    }
+    listener.hear(&Event::Planned(&plan));
+    Ok(Pass { observed, plan })
+}
+
+/// Observes, plans and executes.
+pub async fn run<F: Fleet>(
+    fleet: &F,
+    desired: &Desired,
+    listener: &dyn Listener,
+    stop: &CancellationToken,
+) -> Result<(Pass, Execution), PassError> {
+    let pass = look(fleet, desired, listener).await?;
+    let execution = execute(fleet, &pass.plan, listener, stop).await;
+    Ok((pass, execution))
+}
