@@ -1,2 +1,42 @@
-//! Project tasks.
-fn main() {}
+//! Project tasks: `cargo xtask demo | test | lint | tidy | schema`.
+//!
+//! Only the standard library, so that the first command on a fresh machine starts quickly.
+
+mod demo;
+mod run;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask TASK
+  demo    boot the lab, converge examples/lab.yaml, say how to connect (needs root)
+  test    run every check and every test, the end-to-end ones on the lab included (needs root)
+  unit    the same without the lab
+  lint    formatting and lints
+  tidy    the house rules that no lint knows
+  schema  write manifests/reconcile.schema.json anew";
+
+#[expect(clippy::print_stderr, reason = "xtask is a program for people")]
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1);
+    let result = match task.as_deref() {
+        Some("demo") => demo::demo(),
+        Some("test") => test::all(),
+        Some("unit") => test::unit(),
+        Some("lint") => test::lint(),
+        Some("tidy") => tidy::tidy(),
+        Some("schema") => demo::schema(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -10,4 +10,5 @@ pub mod plan;
 pub mod ports;
 pub mod probe;
 pub mod scram;
+pub mod status;
 pub mod verify;

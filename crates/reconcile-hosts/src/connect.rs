@@ -240,15 +240,18 @@ fn jitter() -> Duration {
 }
 
 /// A byte stream to the server's sshd.
-async fn stream_to(endpoint: &Endpoint, jump: Option<&Arc<Connection>>) -> Result<BoxStream, Fault> {
+async fn stream_to(
+    endpoint: &Endpoint,
+    jump: Option<&Arc<Connection>>,
+) -> Result<BoxStream, Fault> {
     let server = endpoint.server();
     if let Some(jump) = jump {
-        return crate::forward::open_tcp(jump, &endpoint.address, endpoint.port)
-            .await
-            .map_err(|fault| Fault {
+        return crate::forward::open_tcp(jump, &endpoint.address, endpoint.port).await.map_err(
+            |fault| Fault {
                 cause: format!("from the jump host to {server}: {}", fault.cause),
                 ..fault
-            });
+            },
+        );
     }
     let connecting = TcpStream::connect((endpoint.address.as_str(), endpoint.port));
     match timeout(limits::TCP, connecting).await {

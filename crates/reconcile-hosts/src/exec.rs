@@ -128,11 +128,13 @@ async fn own(
     let _connection_may_be_gone = write.close().await;
     if !closed {
         // Drained, not kept, until sshd closes its side: then MaxSessions has room again.
-        let drain = async { while let Some(message) = read.wait().await {
-            if matches!(message, ChannelMsg::Close) {
-                break;
+        let drain = async {
+            while let Some(message) = read.wait().await {
+                if matches!(message, ChannelMsg::Close) {
+                    break;
+                }
             }
-        } };
+        };
         let _cut_off = timeout_at(Instant::now() + limits::REAP, drain).await;
     }
     drop(permit);

@@ -51,12 +51,22 @@ pub(crate) fn one_line(text: &str) -> String {
     text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// The last `lines` lines of what a command said, without our own markers (`@@…`).
+/// The last `lines` lines of what a command said, without our own markers (`@@…`), each cut to a
+/// length that people read.
 pub(crate) fn tail(text: &str, lines: usize) -> String {
-    let kept: Vec<&str> =
-        text.lines().filter(|line| !line.starts_with("@@") && !line.trim().is_empty()).collect();
+    let kept: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with("@@") && !line.trim().is_empty())
+        .map(|line| match line.char_indices().nth(LINE) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line.to_owned(),
+        })
+        .collect();
     kept[kept.len().saturating_sub(lines)..].join("\n")
 }
+
+/// Characters of a line that an error keeps.
+const LINE: usize = 300;
 
 /// A duration for people: `250 ms`, `10 s`.
 pub(crate) fn spoken(duration: std::time::Duration) -> String {

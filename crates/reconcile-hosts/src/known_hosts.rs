@@ -169,7 +169,8 @@ fn name_in_file(address: &str, port: u16) -> String {
 
 /// Keys of a pinned text: one a line, bare or as `ssh-keyscan` prints them.
 fn parse_pinned(text: &str) -> Result<Vec<PublicKey>, String> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut keys = Vec::new();
     for line in lines {
         let bare = PublicKey::from_openssh(line).ok();

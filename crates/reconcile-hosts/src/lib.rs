@@ -10,7 +10,7 @@
 //! Nothing is installed on a server: it needs sshd, a POSIX shell, Debian's essential packages,
 //! and (as long as the login user is not root) sudo.
 
-//pub mod apply;
+pub mod apply;
 mod connect;
 mod dial;
 mod exec;
@@ -19,8 +19,8 @@ mod forward;
 pub mod known_hosts;
 mod limits;
 mod login;
-//pub mod probe;
-//mod shell;
+pub mod probe;
+mod shell;
 mod ssh;
 mod target;
 

@@ -171,7 +171,10 @@ impl Ssh {
     /// Round trips that probes took so far, by server.
     pub fn round_trips(&self) -> BTreeMap<HostName, u64> {
         let hosts = &self.inner.hosts;
-        hosts.iter().map(|(name, host)| (name.clone(), host.probes.load(Ordering::Relaxed))).collect()
+        hosts
+            .iter()
+            .map(|(name, host)| (name.clone(), host.probes.load(Ordering::Relaxed)))
+            .collect()
     }
 
     pub(crate) fn count_probe(&self, name: &HostName) {
@@ -206,9 +209,10 @@ impl Inner {
         let Some(slot) = through(target).and_then(|through| self.jumps.get(&through)) else {
             return connect::open(&endpoint, None, &self.handshakes).await;
         };
-        let jump = slot.get(async || self.open_jump(target).await).await.map_err(|fault| {
-            Fault { cause: format!("the jump host: {}", fault.cause), ..fault }
-        })?;
+        let jump = slot
+            .get(async || self.open_jump(target).await)
+            .await
+            .map_err(|fault| Fault { cause: format!("the jump host: {}", fault.cause), ..fault })?;
         connect::open(&endpoint, Some(&jump), &self.handshakes).await
     }
 

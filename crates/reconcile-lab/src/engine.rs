@@ -77,7 +77,7 @@ pub(crate) async fn ensure() -> Result<()> {
         Started::observe(pid)?.save(&record())?;
     }
     let awaited = format!("the docker engine to answer at {SOCKET}");
-    let outcome = wait_for(&awaited, START_PATIENCE, async || {
+    let outcome = wait_for(&awaited, START_PATIENCE, || async {
         match answers().await {
             Ok(true) => Ok(true),
             // Ours may have died at once: no use in waiting then.

@@ -3,127 +3,20 @@
 //! Must not know how any of it is done; the other modules do.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use futures::future::{join_all, try_join_all};
-use serde::Serialize;
 
 use crate::engine::{self, docker, list};
-use crate::error::{LabError, Result, at};
+use crate::error::{LabError, Result};
 use crate::machine::{self, Lock, shared};
+use crate::options::LabOptions;
 use crate::progress::{Progress, Stage, detail, staged};
 use crate::recipe::UTILITIES;
 use crate::server::{self, Power};
 use crate::state::{self, Lab, Server};
 use crate::{image, mirror, network, registry};
-
-/// Which lab, and what it should be like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LabOptions {
-    /// The lab's name: lower-case letters, digits and hyphens. Labs of different names live side
-    /// by side.
-    pub name: String,
-    /// How many servers; 1 to 99. Only `up` of a new or growing lab looks at it.
-    pub servers: u8,
-    /// Whether the servers come with a Docker engine. Only `up` of a new lab looks at it.
-    pub docker: bool,
-    /// The folder that holds labs; each has its own folder in it, by its name.
-    pub dir: PathBuf,
-}
-
-impl Default for LabOptions {
-    fn default() -> Self {
-        Self { name: "lab".to_owned(), servers: 3, docker: true, dir: PathBuf::from(".lab") }
-    }
-}
-
-impl LabOptions {
-    /// The lab's own folder, absolute: `lab.json`, `id_ed25519`, `known_hosts`, `ssh_config`.
-    pub fn state_dir(&self) -> Result<PathBuf> {
-        let dir = self.dir.join(&self.name);
-        std::path::absolute(&dir).map_err(at("find", dir))
-    }
-
-    fn check(&self) -> Result<()> {
-        /// Leaves room for `-node99-docker` in what Docker and host names allow.
-        const LONGEST: usize = 40;
-        let fits = !self.name.is_empty()
-            && self.name.len() <= LONGEST
-            && !self.name.starts_with('-')
-            && self
-                .name
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !fits {
-            return Err(LabError::Refused(format!(
-                "lab name `{}`: only lower-case letters, digits and inner hyphens, {LONGEST} at most",
-                self.name
-            )));
-        }
-        if !(1..=99).contains(&self.servers) {
-            return Err(LabError::Refused(format!(
-                "a lab has 1 to 99 servers, not {}",
-                self.servers
-            )));
-        }
-        Ok(())
-    }
-}
-
-/// What a lab is like now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LabStatus {
-    /// The lab's name.
-    pub name: String,
-    /// Its folder.
-    pub dir: PathBuf,
-    /// Its subnet, in CIDR form.
-    pub subnet: String,
-    /// This machine's address on it.
-    pub gateway: Ipv4Addr,
-    /// Where its servers pull images from.
-    pub registry: String,
-    /// Whether that registry runs.
-    pub registry_runs: bool,
-    /// Whether the outer engine answers; if not, nothing is known of the servers.
-    pub engine_answers: bool,
-    /// The images in the registry.
-    pub images: Vec<String>,
-    /// Its servers.
-    pub servers: Vec<ServerStatus>,
-}
-
-/// What a server is like now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ServerStatus {
-    /// Its host name.
-    pub name: String,
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// Its container.
-    pub container: String,
-    /// `on`, `off`, `absent` or `unknown`.
-    pub power: &'static str,
-    /// systemd's word for it (`running`, `degraded`, `starting`, …); none unless on.
-    pub boot: Option<String>,
-    /// Whether its network is cut; none unless on.
-    pub cut: Option<bool>,
-    /// Whether its sshd answers.
-    pub ssh: bool,
-}
-
-/// What a command in a server gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecOutput {
-    /// Its exit code; 137 and the like where a signal ended it.
-    pub code: i32,
-    /// Its standard output.
-    pub stdout: Vec<u8>,
-    /// Its standard error.
-    pub stderr: Vec<u8>,
-}
 
 /// How much [`down`] takes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +28,7 @@ pub enum Scope {
 }
 
 /// Has the lab run: installs, builds, creates and starts whatever is missing, and touches nothing
-/// that is there. Running servers stay as they are.
+/// that is there. Running servers stay as they are, but for a cut cable, which is in again.
 pub async fn up(options: &LabOptions, progress: &dyn Progress) -> Result<Lab> {
     options.check()?;
     machine::require_root()?;
@@ -160,9 +53,9 @@ pub async fn up(options: &LabOptions, progress: &dyn Progress) -> Result<Lab> {
         }
     }
     prepare(options.docker, progress).await?;
+    refuse_foreign(&options.name, &dir).await?;
     let public_key = state::ensure_folder(&dir).await?;
     let lab = staged(progress, Stage::Network, async {
-        refuse_foreign(&options.name, &dir).await?;
         let lab = if let Some(lab) = known {
             lab
         } else {
@@ -176,7 +69,8 @@ pub async fn up(options: &LabOptions, progress: &dyn Progress) -> Result<Lab> {
         Ok(lab)
     })
     .await?;
-    staged(progress, Stage::Registry, async { registry::ensure(lab.gateway, &dir).await }).await?;
+    staged(progress, Stage::Registry, async { registry::ensure(lab.gateway, &lab.name).await })
+        .await?;
     staged(progress, Stage::Servers, boot(lab, &dir, &public_key, progress)).await
 }
 
@@ -186,12 +80,12 @@ pub async fn reset(options: &LabOptions, progress: &dyn Progress) -> Result<Lab>
     let dir = options.state_dir()?;
     machine::require_root()?;
     let _lab_lock = lab_lock(&options.name).await?;
-    let lab = load(options)?;
+    let lab = options.load()?;
     prepare(lab.docker, progress).await?;
     let public_key = state::ensure_folder(&dir).await?;
     refuse_foreign(&options.name, &dir).await?;
     network::ensure(&lab.name_of_network(), subnet(&lab)?, &lab.labels(&dir)).await?;
-    registry::ensure(lab.gateway, &dir).await?;
+    registry::ensure(lab.gateway, &lab.name).await?;
     staged(progress, Stage::Removal, async {
         try_join_all(lab.servers.iter().map(server::remove)).await
     })
@@ -209,7 +103,7 @@ pub async fn down(options: &LabOptions, scope: Scope, progress: &dyn Progress) -
         if machine::find("dockerd").is_some() {
             engine::ensure().await?;
             refuse_foreign(&options.name, &dir).await?;
-            registry::stop(&dir).await?;
+            registry::stop(&options.name).await?;
             remove_objects(&options.name).await?;
         }
         image::remove(&dir)?;
@@ -219,70 +113,6 @@ pub async fn down(options: &LabOptions, scope: Scope, progress: &dyn Progress) -
         Ok(())
     })
     .await
-}
-
-/// Looks at the lab without changing anything.
-pub async fn status(options: &LabOptions) -> Result<LabStatus> {
-    let dir = options.state_dir()?;
-    let lab = load(options)?;
-    let engine_answers = machine::find("dockerd").is_some() && engine::answers().await?;
-    let servers = join_all(lab.servers.iter().map(|server| look(server, engine_answers)))
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
-    Ok(LabStatus {
-        registry_runs: registry::runs(&dir)?,
-        name: lab.name,
-        dir,
-        subnet: lab.subnet,
-        gateway: lab.gateway,
-        registry: lab.registry,
-        engine_answers,
-        images: lab.images,
-        servers,
-    })
-}
-
-/// Runs a command in a server as root. Goes past the server's network: works when cut.
-pub async fn exec(options: &LabOptions, server: &str, argv: &[String]) -> Result<ExecOutput> {
-    let lab = load(options)?;
-    let server = lab.server(server)?;
-    let command = server::exec(&server.container, argv);
-    let tried = format!("run a command in {}", server.container);
-    let output = command.output(&tried).await?;
-    // The client's own failures give 125; a command's 125 is rare, and its text is passed on too.
-    let code = output.status.code().unwrap_or(-1);
-    if code == 125 || (code == 1 && output.stderr.starts_with(b"Error response from daemon")) {
-        return Err(command.failure(&tried, &output));
-    }
-    Ok(ExecOutput { code, stdout: output.stdout, stderr: output.stderr })
-}
-
-/// Cuts a server's power. Its disks keep what was written; its address stays its own.
-pub async fn stop(options: &LabOptions, server: &str) -> Result<()> {
-    let lab = load(options)?;
-    server::switch_off(&lab.server(server)?.container).await
-}
-
-/// Switches a server on and waits until it has booted and its sshd answers. A cut cable is in
-/// again afterwards.
-pub async fn start(options: &LabOptions, server: &str) -> Result<()> {
-    let lab = load(options)?;
-    let server = lab.server(server)?;
-    server::switch_on(&server.container).await?;
-    server::booted(server).await.map(drop)
-}
-
-/// Pulls a server's network cable: nothing gets in or out, connections hang, the address stays.
-pub async fn cut(options: &LabOptions, server: &str) -> Result<()> {
-    let lab = load(options)?;
-    network::plug(&lab.server(server)?.container, false).await
-}
-
-/// Puts a server's network cable in again.
-pub async fn heal(options: &LabOptions, server: &str) -> Result<()> {
-    let lab = load(options)?;
-    network::plug(&lab.server(server)?.container, true).await
 }
 
 impl Lab {
@@ -299,12 +129,6 @@ impl Lab {
 
 /// Marks what belongs to a lab, by name; with `.dir`, the lab's folder.
 const LABEL: &str = "reconcile-lab";
-
-fn load(options: &LabOptions) -> Result<Lab> {
-    options.check()?;
-    Lab::load(&options.state_dir()?)?
-        .ok_or_else(|| LabError::NoLab { name: options.name.clone(), dir: options.dir.clone() })
-}
 
 async fn lab_lock(name: &str) -> Result<Lock> {
     machine::lock(shared("locks").join(name)).await
@@ -379,12 +203,13 @@ fn grow(mut lab: Lab, servers: u8) -> Lab {
 async fn boot(mut lab: Lab, dir: &Path, key: &str, progress: &dyn Progress) -> Result<Lab> {
     let image = image::reference(lab.docker);
     let labels = lab.labels(dir);
-    let boots = lab.servers.iter().map(|server| {
+    let mut boots = Vec::new();
+    for server in &lab.servers {
         let (lab, image, labels) = (&lab, &image, &labels);
-        async move {
+        boots.push(async move {
             let start = Instant::now();
             match server::power(&server.container).await? {
-                Power::On => {}
+                Power::On => network::plug(&server.container, true).await?,
                 Power::Off => server::switch_on(&server.container).await?,
                 Power::Absent => server::create(lab, server, image, key, labels).await?,
             }
@@ -396,8 +221,8 @@ async fn boot(mut lab: Lab, dir: &Path, key: &str, progress: &dyn Progress) -> R
                 format!("{} is up at {} ({took:.1} s)", server.name, server.address),
             );
             Ok(host_key)
-        }
-    });
+        });
+    }
     // All get their time, even if one fails: the failure is told after the others are known.
     let keys: Vec<Result<String>> = join_all(boots).await;
     let mut failed = None;
@@ -412,31 +237,6 @@ async fn boot(mut lab: Lab, dir: &Path, key: &str, progress: &dyn Progress) -> R
         Some(error) => Err(error),
         None => Ok(lab),
     }
-}
-
-async fn look(server: &Server, engine_answers: bool) -> Result<ServerStatus> {
-    let mut status = ServerStatus {
-        name: server.name.clone(),
-        address: server.address,
-        container: server.container.clone(),
-        power: "unknown",
-        boot: None,
-        cut: None,
-        ssh: server::ssh_answers(server.address).await.is_ok(),
-    };
-    if !engine_answers {
-        return Ok(status);
-    }
-    status.power = match server::power(&server.container).await? {
-        Power::On => "on",
-        Power::Off => "off",
-        Power::Absent => "absent",
-    };
-    if status.power == "on" {
-        status.boot = Some(server::boot_state(&server.container, false).await?);
-        status.cut = Some(!network::plugged(&server.container).await?);
-    }
-    Ok(status)
 }
 
 /// Names are shared by the whole machine: a lab of another folder is not this one's to touch.
@@ -498,4 +298,39 @@ async fn remove_shared(progress: &dyn Progress) -> Result<()> {
         engine::stop_own().await?;
     }
     image::remove(Path::new(machine::SHARED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    use crate::progress::Silent;
+
+    #[test]
+    fn a_lab_grows_and_keeps_what_it_has() {
+        let lab = Lab {
+            name: "lab".to_owned(),
+            subnet: "10.201.7.0/24".to_owned(),
+            gateway: Ipv4Addr::new(10, 201, 7, 1),
+            registry: String::new(),
+            images: Vec::new(),
+            docker: true,
+            servers: Vec::new(),
+        };
+        let one = grow(lab, 1);
+        let three = grow(one.clone(), 3);
+        assert_eq!(three.servers[0], one.servers[0]);
+        assert_eq!(three.servers[2].container, "lab-node3");
+        assert_eq!(three.servers[2].address, Ipv4Addr::new(10, 201, 7, 13));
+    }
+
+    #[test]
+    fn work_can_be_spawned() {
+        fn sendable<T: Send>(_: &T) {}
+        let options = LabOptions::default();
+        sendable(&up(&options, &Silent));
+        sendable(&reset(&options, &Silent));
+        sendable(&down(&options, Scope::Lab, &Silent));
+    }
 }

@@ -19,6 +19,8 @@ mod lab;
 mod machine;
 mod mirror;
 mod network;
+mod operate;
+mod options;
 mod progress;
 mod recipe;
 mod registry;
@@ -27,9 +29,8 @@ mod sources;
 mod state;
 
 pub use error::{LabError, Result};
-pub use lab::{
-    ExecOutput, LabOptions, LabStatus, Scope, ServerStatus, cut, down, exec, heal, reset, start,
-    status, stop, up,
-};
+pub use lab::{Scope, down, reset, up};
+pub use operate::{ExecOutput, LabStatus, ServerStatus, cut, exec, heal, start, status, stop};
+pub use options::LabOptions;
 pub use progress::{Event, Progress, Silent, Stage};
 pub use state::{Lab, Server, USER};

@@ -124,7 +124,7 @@ impl Started {
 
     /// Whether this very process still runs.
     pub(crate) fn runs(&self) -> bool {
-        Self::observe(self.pid).is_ok_and(|now| now == *self) && !is_zombie(self.pid)
+        Self::observe(self.pid).is_ok_and(|now| now == *self) && !is_zombie(&self.pid.to_string())
     }
 
     /// Reads a record; none where there is none.
@@ -157,20 +157,22 @@ impl Started {
         if self.runs() {
             stopped?;
         }
-        wait_for(&format!("{what} to stop"), patience, async || {
+        wait_for(&format!("{what} to stop"), patience, || async {
             if self.runs() { Err(format!("process {} still runs", self.pid)) } else { Ok(()) }
         })
         .await
     }
 }
 
-/// Whether a pid names a live process whose program has this name.
+/// Whether a pid names a live process whose program has this name. One that is dead but not yet
+/// collected by its parent does not count: some machines' PID 1 never collects any.
 pub(crate) fn runs_as(pid: &str, name: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{}/comm", pid.trim()))
-        .is_ok_and(|comm| comm.trim() == name)
+    let pid = pid.trim();
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+        && !is_zombie(pid)
 }
 
-fn is_zombie(pid: u32) -> bool {
+fn is_zombie(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
         .and_then(|stat| Some(stat.rsplit_once(") ")?.1.starts_with('Z')))
@@ -184,11 +186,10 @@ fn start_ticks(stat: &str) -> Option<u64> {
 }
 
 /// Asks again and again until the answer is yes, with short pauses, for so long at most.
-pub(crate) async fn wait_for<T>(
-    what: &str,
-    patience: Duration,
-    ask: impl AsyncFn() -> std::result::Result<T, String>,
-) -> Result<T> {
+pub(crate) async fn wait_for<T, F>(what: &str, patience: Duration, ask: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = std::result::Result<T, String>>,
+{
     /// Short beside what is awaited (a daemon, a boot), long beside the cost of asking.
     const PAUSE: Duration = Duration::from_millis(100);
     let deadline = tokio::time::Instant::now() + patience;

@@ -63,8 +63,8 @@ pub(crate) async fn ensure_images(progress: &dyn Progress) -> Result<()> {
 }
 
 /// Has a lab's registry serve on its gateway; tells whether it had to be started.
-pub(crate) async fn ensure(gateway: Ipv4Addr, dir: &Path) -> Result<bool> {
-    let record = record(dir);
+pub(crate) async fn ensure(gateway: Ipv4Addr, lab: &str) -> Result<bool> {
+    let record = file(lab, "json");
     let address = SocketAddr::from((gateway, PORT));
     if let Some(registry) = Started::load(&record)?
         && registry.runs()
@@ -72,27 +72,35 @@ pub(crate) async fn ensure(gateway: Ipv4Addr, dir: &Path) -> Result<bool> {
     {
         return Ok(false);
     }
-    stop(dir).await?;
-    let registry = serve(address, &dir.join("registry.log"), &dir.join("registry.yml")).await?;
+    stop(lab).await?;
+    let registry = serve(address, &file(lab, "log"), &file(lab, "yml")).await?;
     registry.save(&record)?;
     Ok(true)
 }
 
-/// Stops a lab's registry if it runs.
-pub(crate) async fn stop(dir: &Path) -> Result<()> {
-    match Started::load(&record(dir))? {
-        Some(registry) => registry.end("the lab's registry", STOP_PATIENCE).await,
-        None => Ok(()),
+/// Stops a lab's registry if it runs, and forgets it.
+pub(crate) async fn stop(lab: &str) -> Result<()> {
+    if let Some(registry) = Started::load(&file(lab, "json"))? {
+        registry.end("the lab's registry", STOP_PATIENCE).await?;
     }
+    for extension in ["json", "log", "yml"] {
+        let file = file(lab, extension);
+        if file.exists() {
+            std::fs::remove_file(&file).map_err(at("remove", &file))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a lab's registry runs.
-pub(crate) fn runs(dir: &Path) -> Result<bool> {
-    Ok(Started::load(&record(dir))?.is_some_and(|registry| registry.runs()))
+pub(crate) fn runs(lab: &str) -> Result<bool> {
+    Ok(Started::load(&file(lab, "json"))?.is_some_and(|registry| registry.runs()))
 }
 
-fn record(dir: &Path) -> PathBuf {
-    dir.join("registry.json")
+/// A file of a lab's registry. Not in the lab's folder: the process must be found, and stopped,
+/// even when somebody removed that.
+fn file(lab: &str, extension: &str) -> PathBuf {
+    shared("registries").join(format!("{lab}.{extension}"))
 }
 
 async fn serve(address: SocketAddr, log: &Path, config: &Path) -> Result<Started> {
@@ -102,7 +110,10 @@ async fn serve(address: SocketAddr, log: &Path, config: &Path) -> Result<Started
          http: {{addr: \"{address}\"}}\n",
         storage().display()
     );
-    std::fs::create_dir_all(storage()).map_err(at("create", storage()))?;
+    let folders = [Some(storage()), config.parent().map(Path::to_path_buf)];
+    for folder in folders.into_iter().flatten() {
+        std::fs::create_dir_all(&folder).map_err(at("create", &folder))?;
+    }
     std::fs::write(config, text).map_err(at("write", config))?;
     let tried = format!("start a registry on {address}");
     let pid = Invocation::new("docker-registry")
@@ -112,7 +123,7 @@ async fn serve(address: SocketAddr, log: &Path, config: &Path) -> Result<Started
         .env("OTEL_TRACES_EXPORTER", "none")
         .detach(&tried, log)?;
     let registry = Started::observe(pid)?;
-    wait_for(&format!("a registry on {address}"), START_PATIENCE, async || {
+    wait_for(&format!("a registry on {address}"), START_PATIENCE, || async {
         if !registry.runs() {
             return Ok(false);
         }

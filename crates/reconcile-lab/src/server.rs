@@ -111,6 +111,9 @@ pub(crate) async fn switch_on(container: &str) -> Result<()> {
 
 /// Cuts a server's power: nothing in it gets to say goodbye.
 pub(crate) async fn switch_off(container: &str) -> Result<()> {
+    if power(container).await? == Power::Off {
+        return Ok(());
+    }
     docker(["kill", "--signal=KILL", container])
         .run(&format!("cut the power of server {container}"))
         .await?;
@@ -139,7 +142,7 @@ pub(crate) async fn remove(server: &Server) -> Result<()> {
 /// Waits until a server has booted and its sshd answers; gives its SSH host key.
 pub(crate) async fn booted(server: &Server) -> Result<String> {
     let container = &server.container;
-    wait_for(&format!("the boot of {container}"), BOOT_PATIENCE, async || {
+    wait_for(&format!("the boot of {container}"), BOOT_PATIENCE, || async {
         match boot_state(container, true).await {
             Ok(state) if state == "running" || state == "degraded" => Ok(()),
             Ok(state) => Err(state),
@@ -147,7 +150,7 @@ pub(crate) async fn booted(server: &Server) -> Result<String> {
         }
     })
     .await?;
-    wait_for(&format!("sshd of {container} at {}", server.address), SSH_PATIENCE, async || {
+    wait_for(&format!("sshd of {container} at {}", server.address), SSH_PATIENCE, || async {
         ssh_answers(server.address).await
     })
     .await?;

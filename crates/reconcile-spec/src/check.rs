@@ -21,15 +21,44 @@ pub(crate) struct Checked {
     pub(crate) faults: Vec<Fault>,
     /// Where everything is.
     pub(crate) places: Places,
+    /// Where values are that must not be shown.
+    pub(crate) hidden: Vec<Place>,
 }
 
 /// Walks one document.
 pub(crate) fn check(root: &Node, schema: &Json) -> Checked {
-    let mut walk = Walk { definitions: &schema["$defs"], faults: Vec::new(), places: Places::default() };
+    let mut hidden = Vec::new();
+    hide(root, false, &mut hidden);
+    let mut walk =
+        Walk { definitions: &schema["$defs"], faults: Vec::new(), places: Places::default() };
     let start = Place { length: 1, ..root.place };
     walk.places.insert(String::new(), start, start);
     let json = walk.value(root, schema, "").unwrap_or_else(|| Json::Object(Map::new()));
-    Checked { json, faults: walk.faults, places: walk.places }
+    Checked { json, faults: walk.faults, places: walk.places, hidden }
+}
+
+/// Gathers the places of all values that may be secrets, wherever they stand: also below fields
+/// that the format does not know.
+fn hide(node: &Node, named: bool, hidden: &mut Vec<Place>) {
+    match &node.value {
+        Value::Map(entries) => {
+            for entry in entries {
+                // The forms of references stay readable, `password: { value: … }` does not.
+                let secret = match entry.key.as_str() {
+                    "secret" => false,
+                    "value" => named,
+                    key => hints::secret_name(key),
+                };
+                hide(&entry.node, secret, hidden);
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| hide(item, named, hidden)),
+        value => {
+            if value.scalar().is_some_and(|text| named || hints::secret_value(text)) {
+                hidden.push(node.place);
+            }
+        }
+    }
 }
 
 struct Walk<'a> {
@@ -54,6 +83,13 @@ impl<'a> Walk<'a> {
     /// The value as JSON if it passes, with what fails inside of it left out.
     fn value(&mut self, node: &Node, schema: &'a Json, path: &str) -> Option<Json> {
         let schema = self.resolved(schema);
+        // Before any message could repeat it.
+        if node.value.scalar().is_some_and(hints::secret_value) {
+            let fault =
+                Fault::error(path, hints::SECRET_IN_THE_OPEN).help(hints::secret_help(path));
+            self.fault(fault.secret(), node.place);
+            return None;
+        }
         if let Some(choices) = schema.get("oneOf").and_then(Json::as_array) {
             return self.choice(node, choices, path);
         }
@@ -72,7 +108,7 @@ impl<'a> Walk<'a> {
             }
             (["boolean"], Value::Bool(text)) => Some(Json::Bool(text.eq_ignore_ascii_case("true"))),
             (["integer"], Value::Number(text)) => self.integer(node, text, schema, path),
-            (["string"], value) | ([_, _, ..], value) => match value.scalar() {
+            (["string"] | [_, _, ..], value) => match value.scalar() {
                 Some(text) => self.string(node, text, schema, path),
                 None => self.wrong_type(node, schema, &types, path),
             },
@@ -88,7 +124,7 @@ impl<'a> Walk<'a> {
             self.fault(Fault::error(path, message), node.place);
         } else if schema.get("minItems").is_some() {
             let message = format!("`{path}` is empty; it needs at least one item");
-            self.fault(Fault::error(path, message), node.place);
+            self.fault(Fault::error(path, message).help_if(hints::empty(path)), node.place);
         }
     }
 
@@ -99,7 +135,8 @@ impl<'a> Walk<'a> {
         let mut seen: BTreeMap<&str, Place> = BTreeMap::new();
         let present: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         for entry in entries {
-            let inner = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
+            let inner =
+                if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
             if let Some(first) = seen.insert(&entry.key, entry.key_place) {
                 let mut fault = Fault::error(&*inner, format!("`{}` is said twice", entry.key))
                     .related(&*inner, "first said here")
@@ -133,7 +170,8 @@ impl<'a> Walk<'a> {
                     format!("`{name}` is missing in {owner}", owner = quoted(owner, path)),
                 )
                 .help_if(hints::missing(path, name));
-                self.fault(fault, Place { length: 1, ..node.place });
+                let place = self.places.key(path).unwrap_or(Place { length: 1, ..node.place });
+                self.fault(fault, place);
             }
         }
         Json::Object(out)
@@ -169,7 +207,8 @@ impl<'a> Walk<'a> {
             (None, None) => {
                 let elsewhere = hints::elsewhere(self.definitions, &entry.key);
                 let known = format!("known fields here: {}", names.join(", "));
-                fault = fault.help(elsewhere.map_or(known.clone(), |place| format!("{place}\n{known}")));
+                fault = fault
+                    .help(elsewhere.map_or(known.clone(), |place| format!("{place}\n{known}")));
             }
         }
         self.fault(fault, entry.key_place);
@@ -178,10 +217,13 @@ impl<'a> Walk<'a> {
 
     /// Refuses a value under a name that tells of a secret.
     fn secret_entry(&mut self, entry: &Entry, path: &str) -> bool {
-        let filled = entry.node.value.scalar().is_some_and(|text| !text.is_empty());
-        let found = filled && hints::secret_name(&entry.key);
+        let found = entry.node.value.scalar().is_some_and(|text| {
+            let named = hints::secret_name(&entry.key) || path.ends_with(".password.value");
+            !text.is_empty() && (named || hints::secret_value(text))
+        });
         if found {
-            let fault = Fault::error(path, hints::SECRET_IN_THE_OPEN).help(hints::SECRET_HELP);
+            let fault =
+                Fault::error(path, hints::SECRET_IN_THE_OPEN).help(hints::secret_help(path));
             self.fault(fault.secret(), entry.node.place);
         }
         found
@@ -190,7 +232,7 @@ impl<'a> Walk<'a> {
     fn array(&mut self, node: &Node, items: &[Node], schema: &'a Json, path: &str) -> Json {
         if items.is_empty() && schema.get("minItems").is_some() {
             let message = format!("`{path}` is empty; it needs at least one item");
-            self.fault(Fault::error(path, message), node.place);
+            self.fault(Fault::error(path, message).help_if(hints::empty(path)), node.place);
         }
         let mut out = Vec::new();
         for (index, item) in items.iter().enumerate() {
@@ -219,15 +261,21 @@ impl<'a> Walk<'a> {
         let allowed = hints::listed(&names);
         let fault = match text {
             Some("") | None if matches!(node.value, Value::Null) || text.is_some() => {
-                Fault::error(path, format!("`{path}` has no value")).help(format!("one of: {allowed}"))
+                Fault::error(path, format!("`{path}` has no value"))
+                    .help(format!("one of: {allowed}"))
             }
-            None => Fault::error(path, format!("`{path}` must be one word, not {}", node.value.kind()))
-                .help(format!("one of: {allowed}")),
+            None => {
+                Fault::error(path, format!("`{path}` must be one word, not {}", node.value.kind()))
+                    .help(format!("one of: {allowed}"))
+            }
             Some(text) => {
-                let fault = Fault::error(path, format!("`{path}` cannot be `{}`", hints::clip(text)));
+                let fault =
+                    Fault::error(path, format!("`{path}` cannot be `{}`", hints::clip(text)));
                 match (hints::value(path, text), hints::nearest(text, &names)) {
                     (Some(special), _) => fault.help(special),
-                    (None, Some(meant)) => fault.help(format!("did you mean `{meant}`? One of: {allowed}")),
+                    (None, Some(meant)) => {
+                        fault.help(format!("did you mean `{meant}`? One of: {allowed}"))
+                    }
                     (None, None) if names.len() == 1 => fault.help(format!("write `{allowed}`")),
                     (None, None) => fault.help(format!("one of: {allowed}")),
                 }
@@ -239,7 +287,10 @@ impl<'a> Walk<'a> {
 
     fn integer(&mut self, node: &Node, text: &str, schema: &'a Json, path: &str) -> Option<Json> {
         let Ok(number) = text.parse::<i64>() else {
-            let fault = Fault::error(path, format!("`{path}` must be a whole number, not `{}`", hints::clip(text)));
+            let fault = Fault::error(
+                path,
+                format!("`{path}` must be a whole number, not `{}`", hints::clip(text)),
+            );
             self.fault(fault, node.place);
             return None;
         };
@@ -250,7 +301,8 @@ impl<'a> Walk<'a> {
                 b.as_i64().or_else(|| b.as_f64().map(|b| b as i64))
             })
         };
-        let (low, high) = (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(i64::MAX));
+        let (low, high) =
+            (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(i64::MAX));
         if (low..=high).contains(&number) {
             return Some(Json::Number(Number::from(number)));
         }
@@ -266,11 +318,6 @@ impl<'a> Walk<'a> {
     }
 
     fn string(&mut self, node: &Node, text: &str, schema: &'a Json, path: &str) -> Option<Json> {
-        if hints::secret_value(text) {
-            let fault = Fault::error(path, hints::SECRET_IN_THE_OPEN).help(hints::SECRET_HELP);
-            self.fault(fault.secret(), node.place);
-            return None;
-        }
         let length = |name: &str| schema.get(name).and_then(Json::as_u64);
         let characters = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
         if length("minLength").is_some_and(|least| characters < least) {
@@ -278,7 +325,8 @@ impl<'a> Walk<'a> {
             return None;
         }
         if let Some(most) = length("maxLength").filter(|most| characters > *most) {
-            let message = format!("`{path}` has {characters} characters; at most {most} are allowed");
+            let message =
+                format!("`{path}` has {characters} characters; at most {most} are allowed");
             self.fault(Fault::error(path, message), node.place);
             return None;
         }
@@ -291,7 +339,13 @@ impl<'a> Walk<'a> {
         Some(Json::String(text.to_owned()))
     }
 
-    fn wrong_type(&mut self, node: &Node, schema: &'a Json, types: &[&str], path: &str) -> Option<Json> {
+    fn wrong_type(
+        &mut self,
+        node: &Node,
+        schema: &'a Json,
+        types: &[&str],
+        path: &str,
+    ) -> Option<Json> {
         let wanted = match types {
             ["object"] => "a mapping",
             ["array"] => "a list",
@@ -303,7 +357,9 @@ impl<'a> Walk<'a> {
         let text = node.value.scalar();
         let subject = if path.is_empty() { "the document".to_owned() } else { format!("`{path}`") };
         // A secret reference is the one object with the single field `secret`.
-        let reference = schema["properties"].as_object().is_some_and(|p| p.len() == 1 && p.contains_key("secret"));
+        let reference = schema["properties"]
+            .as_object()
+            .is_some_and(|p| p.len() == 1 && p.contains_key("secret"));
         let fault = if reference && text.is_some() {
             Fault::error(path, hints::SECRET_IN_THE_OPEN).help(hints::SECRET_HELP).secret()
         } else if matches!(node.value, Value::Null) {
@@ -311,11 +367,14 @@ impl<'a> Walk<'a> {
                 .help("give it a value, or leave the line out for the default")
         } else {
             let shown = text.map_or(String::new(), |text| format!(" (`{}`)", hints::clip(text)));
-            Fault::error(path, format!("{subject} must be {wanted}, not {}{shown}", node.value.kind()))
-                .help_if(text.and_then(|text| {
-                    hints::value(path, text).or_else(|| hints::retyped(types, text, &node.value))
-                }))
-                .help_if(hints::container(path, &node.value, types))
+            Fault::error(
+                path,
+                format!("{subject} must be {wanted}, not {}{shown}", node.value.kind()),
+            )
+            .help_if(text.and_then(|text| {
+                hints::retyped(types, text, &node.value).or_else(|| hints::value(path, text))
+            }))
+            .help_if(hints::container(path, &node.value, types))
         };
         self.fault(fault, node.place);
         None

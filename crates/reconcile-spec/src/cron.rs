@@ -21,7 +21,9 @@ pub struct Cron {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
     /// Other than five fields.
-    #[error("{text:?} has {found} fields; a cron expression has five: minute hour day month weekday")]
+    #[error(
+        "{text:?} has {found} fields; a cron expression has five: minute hour day month weekday"
+    )]
     Fields {
         /// The refused text.
         text: String,
@@ -56,12 +58,7 @@ struct Field {
 
 impl Field {
     fn fault(&self, part: &str) -> CronError {
-        CronError::Field {
-            field: self.name,
-            part: part.to_owned(),
-            low: self.low,
-            high: self.high,
-        }
+        CronError::Field { field: self.name, part: part.to_owned(), low: self.low, high: self.high }
     }
 
     fn value(&self, text: &str) -> Option<u8> {

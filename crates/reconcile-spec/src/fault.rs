@@ -155,6 +155,11 @@ impl Places {
         self.fields.entry(path).or_insert(FieldPlace { key, value });
     }
 
+    /// Where the field's name is.
+    pub(crate) fn key(&self, path: &str) -> Option<Place> {
+        self.fields.get(path).map(|field| field.key)
+    }
+
     /// Whether the file itself says the field.
     pub(crate) fn says(&self, path: &str) -> bool {
         self.fields.contains_key(path)

@@ -9,7 +9,10 @@ use crate::tree::Value;
 /// Message for a secret's value in the file.
 pub(crate) const SECRET_IN_THE_OPEN: &str =
     "a secret's value must not stand in this file; it looks like one";
-/// Help for it.
+/// Help for one that no field could refer to.
+pub(crate) const SECRET_ELSEWHERE: &str = "take it out: only the passwords of roles can refer to secrets, as \
+    `password: { secret: NAME }`.\nIf this file was ever committed, change the secret.";
+/// Help for a password.
 pub(crate) const SECRET_HELP: &str = "write `{ secret: NAME }` and put the value under NAME into the secrets source \
     (`spec.secrets`).\nIf this file was ever committed, change the secret.";
 
@@ -32,10 +35,18 @@ pub(crate) fn clip(text: &str) -> String {
     if short.len() < text.len() { format!("{short}…") } else { short }
 }
 
+/// Help for a secret's value at a path.
+pub(crate) fn secret_help(path: &str) -> &'static str {
+    if path.starts_with("spec.postgresql.roles[") { SECRET_HELP } else { SECRET_ELSEWHERE }
+}
+
 /// Whether a field of that name would hold a secret.
 pub(crate) fn secret_name(name: &str) -> bool {
     let name = plain(name);
-    ["password", "passwd", "secret", "secretkey", "secrets", "passphrase", "pgpass", "privatekey"]
+    if edit_distance(&name, "password") == 1 {
+        return true;
+    }
+    ["password", "passwd", "secret", "secretkey", "passphrase", "pgpass", "privatekey"]
         .iter()
         .any(|word| name.ends_with(word))
 }
@@ -58,7 +69,9 @@ pub(crate) fn secret_value(text: &str) -> bool {
             .and_then(|(user, _)| user.split_once(':'))
             .is_some_and(|(_, password)| !password.is_empty())
     });
-    let key = ["-----begin ", "age-secret-key-1", "scram-sha-256$"].iter().any(|mark| lower.contains(mark));
+    let key = ["-----begin ", "age-secret-key-1", "scram-sha-256$"]
+        .iter()
+        .any(|mark| lower.contains(mark));
     assigned || in_address || key
 }
 
@@ -133,24 +146,38 @@ pub(crate) fn unknown(path: &str, key: &str, value: Option<&str>) -> Option<Stri
             "this is no compose file: reconcile writes the configuration and mounts it. \
              PgBouncer's further settings go under `parameters`"
         }
-        "services" if path.is_empty() || path == "spec" => {
+        "services" | "version" | "networks" | "volumes" if path.is_empty() || path == "spec" => {
             "this is no compose file; see examples/three-servers.yaml for the shape"
         }
-        "pghba" if path == "spec.postgresql" => "write `hba`, a list of { type, database, user, address, method }",
+        "pghba" if path == "spec.postgresql" => {
+            "write `hba`, a list of { type, database, user, address, method }"
+        }
         "age" | "sops" | "vault" if path == "spec.secrets" => {
             "run the program through `exec`, for example `exec: [sops, --decrypt, secrets.enc.yaml]`"
         }
-        "env" | "file" | "exec" | "value" | "name" | "secretref" | "valuefrom" if path.ends_with(".password") => {
+        "env" | "file" | "exec" | "value" | "name" | "secretref" | "valuefrom"
+            if path.ends_with(".password") =>
+        {
             "a secret is referred to by its name: `{ secret: NAME }`; where names are looked up is \
              said once, in `spec.secrets`"
         }
-        "hostkey" if path.ends_with(".ssh") => "`hostKey` stands beside `name` and `address` of the host",
-        "archive" | "backups" | "backup" if path == "spec" => "archives and backups are not part of this release",
+        "hostkey" if path.rsplit('.').next() == Some("ssh") => {
+            "`hostKey` stands beside `name` and `address` of the host"
+        }
+        "archive" | "backups" | "backup" if path == "spec" => {
+            "archives and backups are not part of this release"
+        }
         "replicator" | "users" if path == "spec.postgresql" => "write `roles`",
-        "masterstarttimeout" if path == "spec.patroni" => "Patroni calls it primary_start_timeout now: write `primaryStartTimeout`",
+        "masterstarttimeout" if path == "spec.patroni" => {
+            "Patroni calls it primary_start_timeout now: write `primaryStartTimeout`"
+        }
         "scope" | "namespace" if path == "spec.patroni" => "the scope is `metadata.name`",
-        "initialclustertoken" | "token" if path == "spec.etcd" => "the token is made from `metadata.name`",
-        "status" if path.is_empty() => "the status is what reconcile tells, not what it is told: `reconcile status`",
+        "initialclustertoken" | "token" if path == "spec.etcd" => {
+            "the token is made from `metadata.name`"
+        }
+        "status" if path.is_empty() => {
+            "the status is what reconcile tells, not what it is told: `reconcile status`"
+        }
         _ => return None,
     };
     Some(advice.to_owned())
@@ -190,7 +217,9 @@ pub(crate) fn value(path: &str, text: &str) -> Option<String> {
         _ if path.ends_with(".swarm.role") && text == "leader" => {
             "the Swarm elects its leader among the managers: write `manager`"
         }
-        _ if path.contains(".components[") && matches!(plain(text).as_str(), "postgresql" | "postgres") => {
+        _ if path.contains(".components[")
+            && matches!(plain(text).as_str(), "postgresql" | "postgres") =>
+        {
             "PostgreSQL comes with `patroni`, which starts and stops it"
         }
         _ if path.contains(".components[")
@@ -198,7 +227,17 @@ pub(crate) fn value(path: &str, text: &str) -> Option<String> {
         {
             "the utilities run on every node of the Swarm; a host is kept out by `swarm: { role: none }`"
         }
-        "spec.postgresql.listen" => "`all` listens on 0.0.0.0 and [::], `nodeAddress` on the host's address and loopback",
+        "spec.patroni.watchdog" if text == "on" => {
+            "write `automatic` (if the device is there) or `required`"
+        }
+        "spec.patroni.synchronous" => {
+            "write `synchronous: { mode: on }`; modes are off, on, quorum"
+        }
+        "spec.patroni.synchronous.mode" if plain(text) == "true" => "write `on`, or `quorum`",
+        "spec.patroni.synchronous.mode" if plain(text) == "false" => "write `off`",
+        "spec.postgresql.listen" => {
+            "`all` listens on 0.0.0.0 and [::], `nodeAddress` on the host's address and loopback"
+        }
         "spec.patroni.ttl" => "Patroni's own least ttl is 20, which is what `profile: fast` has",
         "spec.patroni.loopWait" | "spec.patroni.retryTimeout" => {
             "Patroni's own bounds: loop_wait at least 1, retry_timeout at least 3"
@@ -239,10 +278,17 @@ pub(crate) fn container(path: &str, value: &Value, types: &[&str]) -> Option<Str
         }
         (["array"], Value::Map(_)) => "put `- ` in front of each item",
         (["object"], Value::List(_)) => "write `field: value` lines without `- `",
-        (["object"], Value::Text(_)) if path == "spec.secrets" => "for a file: `secrets: { file: secrets.yaml }`",
+        (["object"], Value::Text(_)) if path == "spec.secrets" => {
+            "for a file: `secrets: { file: secrets.yaml }`"
+        }
         _ => return None,
     };
     Some(advice.to_owned())
+}
+
+/// Advice for an empty list where something is needed.
+pub(crate) fn empty(path: &str) -> Option<String> {
+    path.strip_prefix("spec.").and_then(|name| missing("spec", name))
 }
 
 /// Advice for a missing field.
@@ -251,8 +297,12 @@ pub(crate) fn missing(path: &str, name: &str) -> Option<String> {
         ("", "apiVersion") => "write `apiVersion: reconcile/v1alpha1`",
         ("", "kind") => "write `kind: PostgresCluster`",
         ("", "metadata") => "write `metadata: { name: main }`",
-        ("metadata", "name") => "the cluster's name is also Patroni's scope, for example `name: main`",
-        ("" | "spec", "spec" | "hosts") => "name the servers: `hosts: [{ name: node1, address: 192.0.2.11, hostKey: … }]`",
+        ("metadata", "name") => {
+            "the cluster's name is also Patroni's scope, for example `name: main`"
+        }
+        ("" | "spec", "spec" | "hosts") => {
+            "name the servers: `hosts: [{ name: node1, address: 192.0.2.11, hostKey: … }]`"
+        }
         (path, "address") if path.starts_with("spec.hosts[") => {
             "the IP address by which the other hosts reach it"
         }

@@ -2,16 +2,28 @@
 //!
 //! Pure: a string comes in, values or faults go out. No files, no clock, no environment.
 
+mod check;
 pub mod cron;
+mod fault;
+mod hints;
 pub mod names;
+mod parse;
 pub mod ports;
 pub mod quantity;
+mod render;
+mod report;
 pub mod schema;
 pub mod secrets;
+mod tree;
 pub mod v1alpha1;
 pub mod valid;
+mod validate;
 
 pub use cron::{Cron, CronError};
+pub use fault::{Fault, Faults, Place, Related, Severity};
+pub use parse::{Loaded, load};
 pub use quantity::QuantityError;
+pub use render::to_yaml;
+pub use report::{Source, report};
 pub use schema::json_schema;
 pub use valid::{ClusterSpec, ValidSpec};

@@ -34,8 +34,11 @@ pub enum QuantityError {
 /// Unit and its worth, largest first, so that `Display` finds the largest exact one.
 type Units = [(&'static str, u64)];
 
-const TIME: &Units = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-const SIZE: &Units = &[("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10), ("B", 1)];
+const TIME: &Units = &[("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+/// Read but not written, for a timeout of `24h` says more than one of `1d`.
+const TIME_ALIASES: &Units = &[("d", 86_400_000)];
+const SIZE: &Units =
+    &[("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10), ("B", 1)];
 /// Spellings that mean the same and cannot mean anything else.
 const SIZE_ALIASES: &Units =
     &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("kiB", 1 << 10)];
@@ -88,7 +91,7 @@ impl std::str::FromStr for Millis {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        parse(text, &[TIME], "ms, s, m, h, d").map(Self)
+        parse(text, &[TIME, TIME_ALIASES], "ms, s, m, h, d").map(Self)
     }
 }
 

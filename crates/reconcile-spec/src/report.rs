@@ -20,10 +20,15 @@ pub struct Source<'a> {
 /// All faults as text, each with its place, the source line, and what to do. Faults come in the
 /// order of their places, then of their texts, whatever order they are given in.
 pub fn report(faults: &[Fault], source: Source<'_>) -> String {
+    report_hiding(faults, source, &[])
+}
+
+/// As [`report`], with further places whose text is not shown.
+pub(crate) fn report_hiding(faults: &[Fault], source: Source<'_>, hidden: &[Place]) -> String {
     let mut sorted: Vec<&Fault> = faults.iter().collect();
     sorted.sort_by(|a, b| (a.place, &a.message, &a.path).cmp(&(b.place, &b.message, &b.path)));
-    let hidden: Vec<Place> =
-        sorted.iter().filter(|fault| fault.secret).filter_map(|fault| fault.place).collect();
+    let secrets = sorted.iter().filter(|fault| fault.secret).filter_map(|fault| fault.place);
+    let hidden: Vec<Place> = secrets.chain(hidden.iter().copied()).collect();
     let page = Page { source, lines: source.text.lines().collect(), hidden };
     sorted.iter().map(|fault| page.fault(fault)).collect::<Vec<_>>().join("\n")
 }
@@ -110,6 +115,17 @@ impl Page<'_> {
                 if let Some(':' | '=') = chars.get(from + quote) {
                     star_value(&mut chars, from + quote + 1);
                 }
+            }
+        }
+        let line: String = chars.iter().collect();
+        for (at, _) in line.match_indices("://") {
+            let from = line[..at].chars().count() + 3;
+            let end = (from..chars.len()).find(|&i| matches!(chars[i], '/' | ' ' | '"' | '\''));
+            let authority = from..end.unwrap_or(chars.len());
+            let user = authority.clone().find(|&i| chars[i] == ':');
+            let host = authority.rev().find(|&i| chars[i] == '@');
+            if let (Some(user), Some(host)) = (user, host) {
+                star(&mut chars, user + 1, host);
             }
         }
         chars

@@ -66,13 +66,15 @@ impl Value {
 
 /// The documents of `text`; empty ones are left out. YAML's own faults end the reading, so there
 /// is at most one.
-pub(crate) fn read(text: &str) -> Result<Vec<Node>, Fault> {
+pub(crate) fn read(text: &str) -> Result<Vec<Node>, Box<Fault>> {
     if text.len() > MAX_BYTES {
-        return Err(Fault::error(
-            "",
-            format!("the file has {} bytes; at most {MAX_BYTES} are read", text.len()),
-        )
-        .help("split it: `reconcile -f FOLDER` reads every file of a folder"));
+        return Err(Box::new(
+            Fault::error(
+                "",
+                format!("the file has {} bytes; at most {MAX_BYTES} are read", text.len()),
+            )
+            .help("split it: `reconcile -f FOLDER` reads every file of a folder"),
+        ));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -99,8 +101,8 @@ pub(crate) fn read(text: &str) -> Result<Vec<Node>, Fault> {
         with_snippet: false,
         emit_comments: false,
     };
-    let documents: Vec<Spanned<Raw>> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|e| yaml_fault(&e, text))?;
+    let documents: Vec<Spanned<Raw>> = serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|e| Box::new(yaml_fault(&e, text)))?;
     Ok(documents.into_iter().map(|document| node(document, text)).collect())
 }
 
@@ -112,8 +114,10 @@ fn yaml_fault(error: &serde_saphyr::Error, text: &str) -> Fault {
             Fault::error("", "merge keys (`<<`) are not part of this format")
                 .help("write the fields out; what all hosts share belongs in `spec.ssh`")
         }
-        E::Budget { .. } => Fault::error("", "the file nests or repeats more than any sensible one")
-            .help("aliases (`*name`) multiply what they repeat; write it out"),
+        E::Budget { .. } => {
+            Fault::error("", "the file nests or repeats more than any sensible one")
+                .help("aliases (`*name`) multiply what they repeat; write it out")
+        }
         E::AliasReplayLimitExceeded { .. }
         | E::AliasExpansionLimitExceeded { .. }
         | E::AliasReplayStackDepthExceeded { .. }
@@ -156,7 +160,8 @@ enum Raw {
 
 fn node(raw: Spanned<Raw>, text: &str) -> Node {
     let place = place_of(raw.referenced, text);
-    let spelling = || slice(raw.defined, text).map_or(Cow::Borrowed(""), Cow::Borrowed).into_owned();
+    let spelling =
+        || slice(raw.defined, text).map_or(Cow::Borrowed(""), Cow::Borrowed).into_owned();
     let value = match raw.value {
         Raw::Null => Value::Null,
         Raw::Bool(value) => {

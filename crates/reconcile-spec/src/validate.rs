@@ -11,6 +11,7 @@ mod core;
 mod cross;
 mod hba;
 mod hosts;
+mod parameters;
 mod postgresql;
 mod ssh;
 mod text;
@@ -57,7 +58,12 @@ impl Rules<'_> {
 
     /// A parsed name, or a placeholder after reporting the fault. The empty text has been
     /// reported by the walk against the schema.
-    fn name<T>(&mut self, path: &str, text: &str, new: fn(String) -> Result<T, NameError>) -> Option<T> {
+    fn name<T>(
+        &mut self,
+        path: &str,
+        text: &str,
+        new: fn(String) -> Result<T, NameError>,
+    ) -> Option<T> {
         if text.is_empty() {
             return None;
         }
@@ -75,13 +81,7 @@ impl Rules<'_> {
         }
     }
 
-    fn quantity<T>(
-        &mut self,
-        path: &str,
-        text: Option<&String>,
-        default: T,
-        example: &str,
-    ) -> T
+    fn quantity<T>(&mut self, path: &str, text: Option<&String>, default: T, example: &str) -> T
     where
         T: std::str::FromStr<Err = QuantityError> + Copy,
     {
@@ -97,10 +97,19 @@ impl Rules<'_> {
     }
 
     /// A duration of at least `least`.
-    fn duration(&mut self, path: &str, text: Option<&String>, default: Millis, least: Millis) -> Millis {
+    fn duration(
+        &mut self,
+        path: &str,
+        text: Option<&String>,
+        default: Millis,
+        least: Millis,
+    ) -> Millis {
         let value = self.quantity(path, text, default, "30s");
         if value < least {
-            self.push(Fault::error(path, format!("`{path}` must be at least {least}, not {value}")));
+            self.push(Fault::error(
+                path,
+                format!("`{path}` must be at least {least}, not {value}"),
+            ));
             return default;
         }
         value
@@ -112,7 +121,12 @@ impl Rules<'_> {
     }
 
     /// An absolute path on the hosts.
-    fn directory(&mut self, path: &str, text: Option<&String>, default: impl Into<String>) -> String {
+    fn directory(
+        &mut self,
+        path: &str,
+        text: Option<&String>,
+        default: impl Into<String>,
+    ) -> String {
         let Some(text) = text else { return default.into() };
         if let Some(wrong) = text::path_fault(text) {
             self.push(Fault::error(path, format!("`{path}` {wrong}")).help(
@@ -169,12 +183,16 @@ fn secrets_source(rules: &mut Rules<'_>, secrets: Option<&v1alpha1::Secrets>) ->
                 SecretsSource::Env(prefix.clone())
             } else {
                 let message = format!("{prefix:?} is no prefix of environment variables");
-                rules.push(Fault::error("spec.secrets.env", message)
-                    .help("letters, digits and '_', such as `RECONCILE_SECRET_`"));
+                rules.push(
+                    Fault::error("spec.secrets.env", message)
+                        .help("letters, digits and '_', such as `RECONCILE_SECRET_`"),
+                );
                 default
             }
         }
-        (None, None, Some(command)) if command.first().is_some_and(|program| !program.is_empty()) => {
+        (None, None, Some(command))
+            if command.first().is_some_and(|program| !program.is_empty()) =>
+        {
             SecretsSource::Exec(command.clone())
         }
         (None, None, None) => default,
@@ -183,15 +201,18 @@ fn secrets_source(rules: &mut Rules<'_>, secrets: Option<&v1alpha1::Secrets>) ->
             default
         }
         (None, None, Some(_)) => {
-            rules.push(Fault::error("spec.secrets.exec", "the command has no program")
-                .help("for example `exec: [sops, --decrypt, secrets.enc.yaml]`"));
+            rules.push(
+                Fault::error("spec.secrets.exec", "the command has no program")
+                    .help("for example `exec: [sops, --decrypt, secrets.enc.yaml]`"),
+            );
             default
         }
         _ => {
-            let said: Vec<&str> = [("file", file.is_some()), ("env", env.is_some()), ("exec", exec.is_some())]
-                .into_iter()
-                .filter_map(|(name, said)| said.then_some(name))
-                .collect();
+            let said: Vec<&str> =
+                [("file", file.is_some()), ("env", env.is_some()), ("exec", exec.is_some())]
+                    .into_iter()
+                    .filter_map(|(name, said)| said.then_some(name))
+                    .collect();
             let mut fault = Fault::error(
                 format!("spec.secrets.{}", said[1]),
                 format!("secrets come from one place, but {} are said", said.join(" and ")),
@@ -206,7 +227,8 @@ fn secrets_source(rules: &mut Rules<'_>, secrets: Option<&v1alpha1::Secrets>) ->
 
 fn policy_of(rules: &mut Rules<'_>, policy: Option<&v1alpha1::Policy>) -> Policy {
     let none = v1alpha1::Policy::default();
-    let v1alpha1::Policy { drift, prune, pause, switchover, restart, windows } = policy.unwrap_or(&none);
+    let v1alpha1::Policy { drift, prune, pause, switchover, restart, windows } =
+        policy.unwrap_or(&none);
     for (field, permission) in [("switchover", switchover), ("restart", restart)] {
         if *permission == Some(v1alpha1::Permission::InWindow) && windows.is_empty() {
             rules.push(
@@ -239,12 +261,13 @@ fn policy_of(rules: &mut Rules<'_>, policy: Option<&v1alpha1::Policy>) -> Policy
 fn window(rules: &mut Rules<'_>, index: usize, window: &v1alpha1::Window) -> Option<Window> {
     let path = format!("spec.policy.windows[{index}]");
     let v1alpha1::Window { cron, duration, timezone } = window;
-    if cron.is_empty() || duration.is_empty() {
-        return None; // Reported by the walk.
-    }
+    // Empty texts have been reported by the walk.
     let cron = cron
         .parse()
         .map_err(|error: crate::CronError| {
+            if cron.is_empty() {
+                return;
+            }
             rules.push(
                 Fault::error(format!("{path}.cron"), error.to_string())
                     .help("for example `0 2 * * 6` (Saturdays at 02:00)"),
@@ -252,10 +275,17 @@ fn window(rules: &mut Rules<'_>, index: usize, window: &v1alpha1::Window) -> Opt
         })
         .ok();
     let length_path = format!("{path}.duration");
-    let length = rules.duration(&length_path, Some(duration), Millis::from_secs(3600), Millis::from_secs(60));
+    let length = rules.duration(
+        &length_path,
+        Some(duration).filter(|text| !text.is_empty()),
+        Millis::from_secs(3600),
+        Millis::from_secs(60),
+    );
     if length > MAX_WINDOW {
-        rules.push(Fault::error(length_path, format!("a window of {length} is longer than a week"))
-            .help("`switchover: allowed` has no windows at all"));
+        rules.push(
+            Fault::error(length_path, format!("a window of {length} is longer than a week"))
+                .help("`switchover: allowed` has no windows at all"),
+        );
     }
     let timezone = timezone.clone().unwrap_or_else(|| "UTC".to_owned());
     if !text::is_timezone(&timezone) {

@@ -39,7 +39,8 @@ impl SwarmClient {
     ) -> Result<SwarmFacts, EffectError> {
         let attempt = format!("observe the Swarm through {via}");
         let engine = self.engine(via, &attempt)?;
-        observe::observe(&engine, request).await.map_err(|fault| fault.at(via, attempt))
+        // Boxed: seven requests side by side make a large future.
+        Box::pin(observe::observe(&engine, request)).await.map_err(|fault| fault.at(via, attempt))
     }
 
     /// Carries out one action on the engine of `host` and waits until it took effect, at most for

@@ -4,6 +4,7 @@
 //! transport below writes it; a later bollard that does send one is left as it is.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -72,6 +73,8 @@ struct Wire {
     client: Client<Connector, Body>,
     version: Mutex<Option<Version>>,
     slots: Semaphore,
+    /// Names of the Swarm's predefined networks, by id. Ids are never used twice.
+    networks: Mutex<BTreeMap<String, String>>,
 }
 
 impl Engine {
@@ -87,12 +90,13 @@ impl Engine {
             client,
             version: Mutex::new(None),
             slots: Semaphore::new(CONNECTIONS),
+            networks: Mutex::default(),
         });
         let below = Arc::clone(&wire);
         let transport = move |request: BollardRequest| {
             let wire = Arc::clone(&below);
             Box::pin(async move {
-                let request = request.map(|body| body.boxed_unsync());
+                let request = request.map(BodyExt::boxed_unsync);
                 wire.send(request).await.map_err(|fault| std::io::Error::other(fault).into())
             })
         };
@@ -127,6 +131,22 @@ impl Engine {
     /// `GET path` that needs a registry, decoded.
     pub(crate) async fn get_slowly<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
         decode(&self.exchange(Method::GET, path, None, SLOW_ANSWER).await?)
+    }
+
+    /// The name of a network of the Swarm that no list shows, asked once for each id.
+    pub(crate) async fn network_name(&self, id: &str) -> Result<String, Fault> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Answer {
+            name: String,
+        }
+        let mut known = self.wire.networks.lock().await;
+        if let Some(name) = known.get(id) {
+            return Ok(name.clone());
+        }
+        let answer: Answer = self.get(&format!("/networks/{}?scope=swarm", escape(id))).await?;
+        known.insert(id.to_owned(), answer.name.clone());
+        Ok(answer.name)
     }
 
     /// `POST path` with a JSON body; neither is ever logged.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// Marks what reconcile made; its value is the cluster's name.
-pub const CLUSTER: &str = "reconcile.io/cluster";
+pub use reconcile_core::desired::swarm::OWNER_LABEL as CLUSTER;
+
 /// On services: digest of the specification as reconcile wrote it, for people and other tools.
 pub const SPEC_HASH: &str = "reconcile.io/spec-hash";
 /// On services: the image reference that the digest in the image was resolved from.
@@ -14,6 +14,9 @@ pub const RESOLVED_IMAGE: &str = "reconcile.io/resolved-image";
 pub const UNMODELLED: &str = "reconcile.io/unmodelled";
 
 /// True where both sets of labels name the same cluster.
-pub(crate) fn same_cluster(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
-    matches!((one.get(CLUSTER), other.get(CLUSTER)), (Some(one), Some(other)) if one == other)
+pub(crate) fn same_cluster(
+    one: &BTreeMap<String, String>,
+    other: &BTreeMap<String, String>,
+) -> bool {
+    one.contains_key(CLUSTER) && one.get(CLUSTER) == other.get(CLUSTER)
 }

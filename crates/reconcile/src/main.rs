@@ -1,2 +1,32 @@
-//! The `reconcile` binary.
-fn main() {}
+//! The `reconcile` binary: command line, settings, output, exit codes.
+//!
+//! The only room that prints, reads the environment, or exits. It decides nothing about clusters.
+
+mod cli;
+mod commands;
+mod failure;
+mod fleet;
+mod output;
+mod progress;
+mod secrets;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return failure::Failure::new(format!("start the asynchronous runtime: {error}"))
+                .report();
+        }
+    };
+    output::log_to_stderr(cli.verbose);
+    match runtime.block_on(commands::run(cli)) {
+        Ok(outcome) => outcome.into(),
+        Err(failure) => failure.report(),
+    }
+}

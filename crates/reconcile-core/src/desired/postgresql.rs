@@ -216,12 +216,14 @@ pub fn lookup_digest() -> String {
     sha256_hex(LOOKUP_BODY.as_bytes())
 }
 
-/// Statements, run inside a database, that make the poolers' look-up function.
+/// Statements, run inside a database, that make the poolers' look-up function: all or nothing,
+/// for a function without its grants would look finished to the next pass.
 pub fn lookup_statements() -> String {
     let role = identifier(pgbouncer::AUTH_ROLE);
     let schema = identifier(pgbouncer::SCHEMA);
     format!(
-        "CREATE SCHEMA IF NOT EXISTS {schema};
+        "BEGIN;
+CREATE SCHEMA IF NOT EXISTS {schema};
 CREATE OR REPLACE FUNCTION {schema}.user_lookup(i_username text, OUT uname text, OUT phash text)
 RETURNS record LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $reconcile${LOOKUP_BODY}$reconcile$;
@@ -229,20 +231,23 @@ REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
 REVOKE ALL ON FUNCTION {schema}.user_lookup(text) FROM PUBLIC;
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT EXECUTE ON FUNCTION {schema}.user_lookup(text) TO {role};
+COMMIT;
 "
     )
 }
 
-/// Statements that make the service probe's table.
+/// Statements that make the service probe's table: all or nothing, like those above.
 pub fn probe_table_statements() -> String {
     let role = identifier(PROBE_ROLE);
     format!(
-        "CREATE SCHEMA IF NOT EXISTS reconcile;
+        "BEGIN;
+CREATE SCHEMA IF NOT EXISTS reconcile;
 CREATE TABLE IF NOT EXISTS reconcile.probe (
   node text PRIMARY KEY, token text NOT NULL, at timestamptz NOT NULL);
 REVOKE ALL ON SCHEMA reconcile FROM PUBLIC;
 GRANT USAGE ON SCHEMA reconcile TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON reconcile.probe TO {role};
+COMMIT;
 "
     )
 }

@@ -33,9 +33,9 @@ pub(super) fn packages(packages: Option<&v1alpha1::Packages>) -> Packages {
 fn version(rules: &mut Rules<'_>, path: &str, version: Option<&String>) -> Option<String> {
     let version = version?;
     let fits = version.starts_with(|c: char| c.is_ascii_digit())
-        && version.bytes().all(|b| {
-            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'+' | b'~' | b':' | b'-')
-        });
+        && version
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'+' | b'~' | b':' | b'-'));
     if !fits {
         rules.push(
             Fault::error(path, format!("{version:?} is no version of a package"))
@@ -45,7 +45,11 @@ fn version(rules: &mut Rules<'_>, path: &str, version: Option<&String>) -> Optio
     Some(version.clone())
 }
 
-pub(super) fn etcd(rules: &mut Rules<'_>, etcd: Option<&v1alpha1::Etcd>, name: &ClusterName) -> Etcd {
+pub(super) fn etcd(
+    rules: &mut Rules<'_>,
+    etcd: Option<&v1alpha1::Etcd>,
+    name: &ClusterName,
+) -> Etcd {
     let none = v1alpha1::Etcd::default();
     let v1alpha1::Etcd {
         client_port,
@@ -72,12 +76,18 @@ pub(super) fn etcd(rules: &mut Rules<'_>, etcd: Option<&v1alpha1::Etcd>, name: &
             .related(beat_path, "the heartbeat"),
         );
     } else if election > MAX_ELECTION {
-        rules.push(Fault::error(election_path, format!("etcd's election timeout must be at most {MAX_ELECTION}, not {election}")));
+        rules.push(Fault::error(
+            election_path,
+            format!("etcd's election timeout must be at most {MAX_ELECTION}, not {election}"),
+        ));
     }
     let quota_path = "spec.etcd.quotaBackend";
     let quota = rules.bytes(quota_path, quota_backend.as_ref(), QUOTA);
     if !(64 << 20..=8 << 30).contains(&quota.0) {
-        rules.push(Fault::error(quota_path, format!("etcd's quota must be from 64MB to 8GB, not {quota}")));
+        rules.push(Fault::error(
+            quota_path,
+            format!("etcd's quota must be from 64MB to 8GB, not {quota}"),
+        ));
     }
     Etcd {
         client_port: client_port.unwrap_or(2379),
@@ -185,7 +195,10 @@ fn time_rule(rules: &mut Rules<'_>, ttl: u32, loop_wait: u32, retry_timeout: u32
     rules.push(fault);
 }
 
-fn synchronous_of(rules: &mut Rules<'_>, synchronous: Option<&v1alpha1::Synchronous>) -> Synchronous {
+fn synchronous_of(
+    rules: &mut Rules<'_>,
+    synchronous: Option<&v1alpha1::Synchronous>,
+) -> Synchronous {
     let none = v1alpha1::Synchronous::default();
     let v1alpha1::Synchronous { mode, strict, node_count } = synchronous.unwrap_or(&none);
     let mode = match mode {
@@ -195,10 +208,12 @@ fn synchronous_of(rules: &mut Rules<'_>, synchronous: Option<&v1alpha1::Synchron
     };
     if mode == SynchronousMode::Off && *strict == Some(true) {
         rules.push(
-            Fault::error("spec.patroni.synchronous.strict", "`strict: true` has no effect while replication is asynchronous")
-                .help("add `mode: on`, or leave `strict` out"),
+            Fault::error(
+                "spec.patroni.synchronous.strict",
+                "`strict: true` has no effect while replication is asynchronous",
+            )
+            .help("add `mode: on`, or leave `strict` out"),
         );
     }
     Synchronous { mode, strict: strict.unwrap_or(false), node_count: node_count.unwrap_or(1) }
 }
-

@@ -27,8 +27,10 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
     for (field, value) in [("database", database), ("user", user)] {
         if value.contains(|c: char| c.is_whitespace() || matches!(c, '#' | '"')) {
             let message = format!("`{path}.{field}` has a space, '#' or '\"' in it");
-            rules.push(Fault::error(format!("{path}.{field}"), message)
-                .help("several names are joined by commas without spaces"));
+            rules.push(
+                Fault::error(format!("{path}.{field}"), message)
+                    .help("several names are joined by commas without spaces"),
+            );
         }
     }
     let kind = match (*kind)? {
@@ -40,13 +42,20 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
     let address_path = format!("{path}.address");
     match (kind, address) {
         (HbaType::Local, Some(_)) => {
-            rules.push(Fault::error(address_path, "a `local` line has no address: it is about the Unix socket")
-                .help("drop the address, or write `type: host`"));
+            rules.push(
+                Fault::error(
+                    address_path,
+                    "a `local` line has no address: it is about the Unix socket",
+                )
+                .help("drop the address, or write `type: host`"),
+            );
         }
         (HbaType::Local, None) => {}
         (_, None) => {
-            rules.push(Fault::error(address_path, format!("a `{}` line needs an address", kind.as_str()))
-                .help("a network such as `10.0.0.0/8`, or `samenet`, `samehost`, `all`"));
+            rules.push(
+                Fault::error(address_path, format!("a `{}` line needs an address", kind.as_str()))
+                    .help("a network such as `10.0.0.0/8`, or `samenet`, `samehost`, `all`"),
+            );
         }
         (_, Some(address)) => {
             if let Err(message) = address_form(address) {
@@ -57,7 +66,9 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
     let method = method_of(rules, &format!("{path}.method"), method.as_deref(), kind)?;
     let mut plain = std::collections::BTreeMap::new();
     for (name, value) in options {
-        if !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') || value.0.contains(char::is_whitespace) {
+        if !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            || value.0.contains(char::is_whitespace)
+        {
             let message = format!("{name:?} is no option of a line in pg_hba.conf");
             rules.push(Fault::error(format!("{path}.options.{name}"), message).at_key());
         }
@@ -79,7 +90,9 @@ fn address_form(address: &str) -> Result<(), String> {
     }
     if let Ok(single) = address.parse::<IpAddr>() {
         let bits = if single.is_ipv4() { 32 } else { 128 };
-        return Err(format!("`{address}` has no prefix length; for this one address write `{address}/{bits}`"));
+        return Err(format!(
+            "`{address}` has no prefix length; for this one address write `{address}/{bits}`"
+        ));
     }
     if address.contains('/') {
         return text::network(address).map(|_| ());
@@ -102,20 +115,30 @@ fn method_of(
         let names: Vec<&str> = METHODS.iter().map(|(name, _)| *name).collect();
         let fault = Fault::error(path, format!("the method `{}` is refused", hints::clip(word)));
         rules.push(match word {
-            "trust" => fault.help("it lets anyone in as any role; write `scram-sha-256`, or `peer` for `local`"),
-            "md5" => fault.help("its hashes can be replayed, and passwords here are SCRAM; write `scram-sha-256`"),
+            "trust" => fault.help(
+                "it lets anyone in as any role; write `scram-sha-256`, or `peer` for `local`",
+            ),
+            "md5" => fault.help(
+                "its hashes can be replayed, and passwords here are SCRAM; write `scram-sha-256`",
+            ),
             "password" => fault.help("it sends passwords in clear text; write `scram-sha-256`"),
             "ident" => fault.help("it believes what the client's host says; write `scram-sha-256`"),
             _ => match hints::nearest(word, &names) {
-                Some(meant) => fault.help(format!("did you mean `{meant}`? One of: {}", hints::listed(&names))),
+                Some(meant) => {
+                    fault.help(format!("did you mean `{meant}`? One of: {}", hints::listed(&names)))
+                }
                 None => fault.help(format!("one of: {}", hints::listed(&names))),
             },
         });
         return None;
     };
     let mismatch = match (method, kind) {
-        (HbaMethod::Cert, HbaType::Local | HbaType::Host | HbaType::Hostnossl) => Some("`cert` needs `type: hostssl`"),
-        (HbaMethod::Peer, HbaType::Host | HbaType::Hostssl | HbaType::Hostnossl) => Some("`peer` needs `type: local`"),
+        (HbaMethod::Cert, HbaType::Local | HbaType::Host | HbaType::Hostnossl) => {
+            Some("`cert` needs `type: hostssl`")
+        }
+        (HbaMethod::Peer, HbaType::Host | HbaType::Hostssl | HbaType::Hostnossl) => {
+            Some("`peer` needs `type: local`")
+        }
         (HbaMethod::Gss, HbaType::Local) => Some("`gss` needs a TCP connection"),
         _ => None,
     };

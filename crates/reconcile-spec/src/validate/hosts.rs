@@ -19,10 +19,10 @@ pub(super) fn hosts(
     common: Option<&v1alpha1::Ssh>,
     swarm: Option<&v1alpha1::Swarm>,
 ) -> Vec<Host> {
-    let roles = swarm_roles(rules, hosts, swarm);
+    let parts = swarm_roles(rules, hosts, swarm);
     let mut identities = ssh::Gaps::default();
     let mut out = Vec::new();
-    for (index, (host, role)) in hosts.iter().zip(roles).enumerate() {
+    for (index, (host, part)) in hosts.iter().zip(parts).enumerate() {
         let path = format!("spec.hosts[{index}]");
         let v1alpha1::Host { name, address, host_key, ssh, labels, components, swarm } = host;
         let address_path = format!("{path}.address");
@@ -44,7 +44,7 @@ pub(super) fn hosts(
             ssh: ssh::ssh(rules, &mut identities, index, ssh.as_ref(), common, host_key.as_ref()),
             labels: labels.clone(),
             components: components_of(rules, &path, components.as_deref()),
-            swarm: role,
+            swarm: part,
             advertise_address,
         });
     }
@@ -80,22 +80,24 @@ fn ip(rules: &mut Rules<'_>, path: &str, text: &str) -> Option<IpAddr> {
     if text.is_empty() {
         return None;
     }
-    match text.parse() {
-        Ok(address) => Some(address),
-        Err(_) => {
-            let help = match text.split_once('/') {
-                Some((address, _)) if address.parse::<IpAddr>().is_ok() => {
-                    format!("write the address alone: `{address}`")
-                }
-                _ if text == "localhost" => "the address by which the other hosts reach this one".to_owned(),
-                _ => "names are not resolved here: etcd, Patroni and pg_hba.conf want the address itself".to_owned(),
-            };
-            rules.push(
-                Fault::error(path, format!("`{}` is no IP address", hints::clip(text))).help(help),
-            );
-            None
-        }
+    if let Ok(address) = text.parse() {
+        return Some(address);
     }
+    let help = match text.split_once('/') {
+        Some((address, _)) if address.parse::<IpAddr>().is_ok() => {
+            format!("write the address alone: `{address}`")
+        }
+        _ if text == "localhost" => {
+            "the address by which the other hosts reach this one".to_owned()
+        }
+        _ if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+            "four numbers from 0 to 255 with dots between them".to_owned()
+        }
+        _ => "names are not resolved here: etcd, Patroni and pg_hba.conf want the address itself"
+            .to_owned(),
+    };
+    rules.push(Fault::error(path, format!("`{}` is no IP address", hints::clip(text))).help(help));
+    None
 }
 
 /// Whether other hosts could reach the address.
@@ -125,18 +127,26 @@ fn duplicates(rules: &mut Rules<'_>, hosts: &[Host]) {
         let name = host.name.as_str();
         if let Some(first) = names.insert(name, index).filter(|_| !name.is_empty()) {
             rules.push(
-                Fault::error(format!("spec.hosts[{index}].name"), format!("two hosts are called {name}"))
-                    .related(format!("spec.hosts[{first}].name"), "the other one")
-                    .help("names of hosts are names of etcd and Patroni members and must differ"),
+                Fault::error(
+                    format!("spec.hosts[{index}].name"),
+                    format!("two hosts are called {name}"),
+                )
+                .related(format!("spec.hosts[{first}].name"), "the other one")
+                .help("names of hosts are names of etcd and Patroni members and must differ"),
             );
         }
-        if let Some(first) = addresses.insert(host.address, index).filter(|_| !host.address.is_unspecified()) {
+        if let Some(first) =
+            addresses.insert(host.address, index).filter(|_| !host.address.is_unspecified())
+        {
             rules.push(
                 Fault::error(
                     format!("spec.hosts[{index}].address"),
                     format!("two hosts have the address {}", host.address),
                 )
-                .related(format!("spec.hosts[{first}].address"), format!("{} has it too", hosts[first].name)),
+                .related(
+                    format!("spec.hosts[{first}].address"),
+                    format!("{} has it too", hosts[first].name),
+                ),
             );
         } else if let Some(first) = advertised
             .insert(host.advertise_address, index)
@@ -145,7 +155,10 @@ fn duplicates(rules: &mut Rules<'_>, hosts: &[Host]) {
             rules.push(
                 Fault::error(
                     format!("spec.hosts[{index}].swarm.advertiseAddress"),
-                    format!("two hosts advertise the address {} to the Swarm", host.advertise_address),
+                    format!(
+                        "two hosts advertise the address {} to the Swarm",
+                        host.advertise_address
+                    ),
                 )
                 .related(format!("spec.hosts[{first}]"), format!("{} does too", hosts[first].name)),
             );
@@ -184,16 +197,22 @@ fn swarm_roles(
         };
         if !managers.insert(name) {
             rules.push(Fault::error(path, format!("`{name}` is listed twice")));
-        } else if let Some(role @ (v1alpha1::SwarmRole::Worker | v1alpha1::SwarmRole::None)) = own(&hosts[position]) {
+        } else if let Some(role @ (v1alpha1::SwarmRole::Worker | v1alpha1::SwarmRole::None)) =
+            own(&hosts[position])
+        {
             let role = if role == v1alpha1::SwarmRole::Worker { "worker" } else { "none" };
             rules.push(
-                Fault::error(path, format!("{name} is listed as a manager but says `role: {role}` itself"))
-                    .related(format!("spec.hosts[{position}].swarm.role"), "its own word")
-                    .help("drop one of the two"),
+                Fault::error(
+                    path,
+                    format!("{name} is listed as a manager but says `role: {role}` itself"),
+                )
+                .related(format!("spec.hosts[{position}].swarm.role"), "its own word")
+                .help("drop one of the two"),
             );
         }
     }
-    let explicit = listed.is_some() || hosts.iter().any(|host| own(host) == Some(v1alpha1::SwarmRole::Manager));
+    let explicit = listed.is_some()
+        || hosts.iter().any(|host| own(host) == Some(v1alpha1::SwarmRole::Manager));
     if !explicit {
         managers = default_managers(hosts);
     }
@@ -201,10 +220,9 @@ fn swarm_roles(
         .iter()
         .map(|host| match own(host) {
             Some(v1alpha1::SwarmRole::Manager) => SwarmRole::Manager,
-            Some(v1alpha1::SwarmRole::Worker) => SwarmRole::Worker,
             Some(v1alpha1::SwarmRole::None) => SwarmRole::None,
             None if managers.contains(host.name.as_str()) => SwarmRole::Manager,
-            None => SwarmRole::Worker,
+            Some(v1alpha1::SwarmRole::Worker) | None => SwarmRole::Worker,
         })
         .collect()
 }
@@ -225,7 +243,8 @@ fn default_managers(hosts: &[v1alpha1::Host]) -> BTreeSet<&str> {
 }
 
 fn unknown_host(path: String, name: &str, hosts: &[v1alpha1::Host]) -> Fault {
-    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).filter(|n| !n.is_empty()).collect();
+    let names: Vec<&str> =
+        hosts.iter().map(|host| host.name.as_str()).filter(|n| !n.is_empty()).collect();
     let help = match hints::nearest(name, &names) {
         Some(meant) => format!("did you mean `{meant}`? Hosts: {}", hints::listed(&names)),
         None => format!("hosts: {}", hints::listed(&names)),

@@ -1,50 +1,18 @@
-//! Rules and defaults of PostgreSQL: version, parameters, roles, databases.
+//! Rules and defaults of PostgreSQL: version, directories, roles, databases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Rules, hba};
+use super::{Rules, hba, parameters};
 use crate::fault::Fault;
 use crate::hints;
 use crate::names::{DatabaseName, ExtensionName, RoleName, SchemaName, SecretName};
-use crate::v1alpha1::{self, Scalar};
+use crate::v1alpha1;
 use crate::valid::{Database, Initdb, Listen, Postgresql, Role, SecretRef};
 
 /// Major versions that this release knows.
 const VERSIONS: std::ops::RangeInclusive<u16> = 13..=17;
 /// What the user's project runs.
 const DEFAULT_VERSION: u16 = 15;
-
-/// Parameters that reconcile sets unless the user does. `max_connections`: a pool of 25 on each
-/// of three hosts for writes and as many for reads that fall back, and a reserve.
-const DEFAULT_PARAMETERS: &[(&str, &str)] = &[
-    ("max_connections", "200"),
-    ("max_replication_slots", "10"),
-    ("max_wal_senders", "10"),
-    ("password_encryption", "scram-sha-256"),
-    ("wal_level", "replica"),
-    ("wal_log_hints", "on"),
-];
-
-/// Parameters that are not for the user to set, and what is.
-const OWNED: &[(&str, &str)] = &[
-    ("archive_cleanup_command", "Patroni writes recovery settings itself"),
-    ("cluster_name", "it is `metadata.name`"),
-    ("config_file", "Patroni writes postgresql.conf"),
-    ("data_directory", "set `spec.postgresql.dataDir`"),
-    ("external_pid_file", "systemd supervises Patroni, Patroni supervises PostgreSQL"),
-    ("hba_file", "add lines under `spec.postgresql.hba`"),
-    ("hot_standby", "Patroni keeps it on, for replicas must answer"),
-    ("ident_file", "Patroni writes it"),
-    ("listen_addresses", "set `spec.postgresql.listen: nodeAddress` or `all`"),
-    ("port", "set `spec.postgresql.port`"),
-    ("primary_conninfo", "Patroni points each replica at the primary"),
-    ("primary_slot_name", "Patroni makes one slot for each replica"),
-    ("promote_trigger_file", "only Patroni promotes"),
-    ("recovery_end_command", "Patroni writes recovery settings itself"),
-    ("recovery_min_apply_delay", "a delayed replica could not take over"),
-    ("synchronous_standby_names", "set `spec.patroni.synchronous`"),
-    ("trigger_file", "only Patroni promotes"),
-];
 
 /// Roles of the system, for which reconcile and Patroni set passwords and permissions.
 const SYSTEM_ROLES: &[&str] = &["postgres", "replicator", "rewind", "pgbouncer", "reconcile_probe"];
@@ -69,18 +37,26 @@ pub(super) fn postgresql(
     let version = version.unwrap_or(DEFAULT_VERSION);
     if !VERSIONS.contains(&version) {
         rules.push(
-            Fault::error("spec.postgresql.version", format!("PostgreSQL {version} is not supported"))
-                .help(format!("major versions {} to {}; {DEFAULT_VERSION} is the default", VERSIONS.start(), VERSIONS.end())),
+            Fault::error(
+                "spec.postgresql.version",
+                format!("PostgreSQL {version} is not supported"),
+            )
+            .help(format!(
+                "major versions {} to {}; {DEFAULT_VERSION} is the default",
+                VERSIONS.start(),
+                VERSIONS.end()
+            )),
         );
     }
     let no_initdb = v1alpha1::Initdb::default();
-    let v1alpha1::Initdb { data_checksums, encoding, locale } = initdb.as_ref().unwrap_or(&no_initdb);
+    let v1alpha1::Initdb { data_checksums, encoding, locale } =
+        initdb.as_ref().unwrap_or(&no_initdb);
     let initdb = Initdb {
         data_checksums: data_checksums.unwrap_or(true),
         encoding: encoding.clone().unwrap_or_else(|| "UTF8".to_owned()),
         locale: locale.clone().unwrap_or_else(|| "C.UTF-8".to_owned()),
     };
-    let roles = roles(rules, own_roles);
+    let role_list = roles(rules, own_roles);
     Postgresql {
         version,
         port: port.unwrap_or(5432),
@@ -99,84 +75,10 @@ pub(super) fn postgresql(
             Some(v1alpha1::Listen::All) => Listen::All,
         },
         initdb,
-        parameters: parameters(rules, own_parameters),
+        parameters: parameters::parameters(rules, own_parameters),
         hba: hba::rules_of(rules, hba_rules),
         databases: databases(rules, own_databases, own_roles),
-        roles,
-    }
-}
-
-/// The value as PostgreSQL writes it: booleans are `on` and `off`.
-fn setting(value: &Scalar) -> String {
-    match value.0.to_ascii_lowercase().as_str() {
-        "true" => "on".to_owned(),
-        "false" => "off".to_owned(),
-        _ => value.0.clone(),
-    }
-}
-
-fn parameters(rules: &mut Rules<'_>, own: &BTreeMap<String, Scalar>) -> BTreeMap<String, String> {
-    let mut out: BTreeMap<String, String> =
-        DEFAULT_PARAMETERS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    for (name, value) in own {
-        let path = format!("spec.postgresql.parameters.{name}");
-        let lower = name.to_ascii_lowercase();
-        if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| *owned == lower) {
-            rules.push(
-                Fault::error(path, format!("`{name}` is not for `parameters`: Patroni or reconcile sets it"))
-                    .at_key()
-                    .help(*instead),
-            );
-            continue;
-        }
-        if lower.starts_with("recovery_target") || lower == "restore_command" {
-            rules.push(
-                Fault::error(path, format!("`{name}` is not for `parameters`: it would hold a replica back"))
-                    .at_key()
-                    .help("recovery to a point in time is a command, not a setting"),
-            );
-            continue;
-        }
-        if *name != lower || !lower.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
-            || !lower.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        {
-            let lower = lower.replace('-', "_");
-            rules.push(
-                Fault::error(path, format!("{name:?} is no name of a parameter"))
-                    .at_key()
-                    .help(format!("lower-case letters, digits, '_': `{lower}`")),
-            );
-            continue;
-        }
-        let value = setting(value);
-        parameter_value(rules, &path, name, &value);
-        out.insert(name.clone(), value);
-    }
-    out
-}
-
-/// Values that would break the cluster or its promises.
-fn parameter_value(rules: &mut Rules<'_>, path: &str, name: &str, value: &str) {
-    match (name, value) {
-        ("wal_level", "replica" | "logical") => {}
-        ("wal_level", _) => rules.push(
-            Fault::error(path, format!("`wal_level` cannot be `{}`: replicas could not follow", hints::clip(value)))
-                .help("`replica` (the default) or `logical`"),
-        ),
-        ("password_encryption", value) if value != "scram-sha-256" => rules.push(
-            Fault::error(path, format!("`password_encryption` cannot be `{}`", hints::clip(value)))
-                .help("leave it out: passwords are SCRAM, and pg_hba.conf admits nothing weaker"),
-        ),
-        ("fsync" | "full_page_writes", "off") => rules.push(
-            Fault::error(path, format!("`{name}: off` loses the database with the next power cut"))
-                .help("for speed at the price of the last transactions, not of the database: `synchronous_commit: off`"),
-        ),
-        ("max_wal_senders" | "max_replication_slots" | "max_connections", value)
-            if value.parse::<u32>().is_err() =>
-        {
-            rules.push(Fault::error(path, format!("`{name}` must be a whole number, not `{}`", hints::clip(value))));
-        }
-        _ => {}
+        roles: role_list,
     }
 }
 
@@ -208,13 +110,21 @@ fn roles(rules: &mut Rules<'_>, own: &[v1alpha1::Role]) -> Vec<Role> {
                     .related(format!("spec.postgresql.roles[{first}].name"), "first here"),
             );
         }
-        if SYSTEM_ROLES.contains(&name.as_str()) || name.starts_with("pg_") || matches!(name.as_str(), "public" | "none") {
+        if SYSTEM_ROLES.contains(&name.as_str())
+            || name.starts_with("pg_")
+            || matches!(name.as_str(), "public" | "none")
+        {
             rules.push(
-                Fault::error(&*name_path, format!("the role name `{name}` is reserved"))
-                    .help(format!("reserved: {}, public, none, and all that start with pg_", SYSTEM_ROLES.join(", "))),
+                Fault::error(&*name_path, format!("the role name `{name}` is reserved")).help(
+                    format!(
+                        "reserved: {}, public, none, and all that start with pg_",
+                        SYSTEM_ROLES.join(", ")
+                    ),
+                ),
             );
         }
-        let parsed = rules.name(&name_path, name, RoleName::new).unwrap_or_else(RoleName::placeholder);
+        let parsed =
+            rules.name(&name_path, name, RoleName::new).unwrap_or_else(RoleName::placeholder);
         let members = memberships(rules, &path, name, member_of, &names);
         out.push(Role {
             name: parsed,
@@ -233,10 +143,16 @@ fn roles(rules: &mut Rules<'_>, own: &[v1alpha1::Role]) -> Vec<Role> {
     out
 }
 
-fn secret(rules: &mut Rules<'_>, path: &str, password: &v1alpha1::PasswordRef) -> Option<SecretRef> {
+fn secret(
+    rules: &mut Rules<'_>,
+    path: &str,
+    password: &v1alpha1::PasswordRef,
+) -> Option<SecretRef> {
     let path = format!("{path}.password.secret");
     let name = rules.name(&path, &password.secret, SecretName::new)?;
-    if let Some((_, owner)) = crate::secrets::SYSTEM_SECRETS.iter().find(|(system, _)| name == *system) {
+    if let Some((_, owner)) =
+        crate::secrets::SYSTEM_SECRETS.iter().find(|(system, _)| name == *system)
+    {
         rules.push(
             Fault::error(path, format!("the secret `{name}` belongs to the system ({owner})"))
                 .help("give the role a secret of its own"),
@@ -262,7 +178,12 @@ fn memberships(
         } else if group == role {
             rules.push(Fault::error(path, format!("role `{role}` cannot be a member of itself")));
         } else if !known.contains(&group.as_str()) && !group.starts_with("pg_") {
-            rules.push(unknown_role(path, group, known, &["one of PostgreSQL's own, such as pg_monitor"]));
+            rules.push(unknown_role(
+                path,
+                group,
+                known,
+                &["one of PostgreSQL's own, such as pg_monitor"],
+            ));
         }
         out.push(name);
     }
@@ -291,7 +212,9 @@ fn cycles(rules: &mut Rules<'_>, own: &[v1alpha1::Role]) {
             role.member_of.iter().map(String::as_str).filter(|group| *group != start).collect();
         while let Some(group) = open.pop() {
             if seen.insert(group) {
-                open.extend(groups.get(group).copied().unwrap_or_default().iter().map(String::as_str));
+                open.extend(
+                    groups.get(group).copied().unwrap_or_default().iter().map(String::as_str),
+                );
             }
         }
         if seen.contains(start) && !reported.contains(start) {
@@ -310,14 +233,15 @@ fn cycles(rules: &mut Rules<'_>, own: &[v1alpha1::Role]) {
 fn databases(
     rules: &mut Rules<'_>,
     own: &[v1alpha1::Database],
-    roles: &[v1alpha1::Role],
+    role_list: &[v1alpha1::Role],
 ) -> Vec<Database> {
-    let known: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
+    let known: Vec<&str> = role_list.iter().map(|role| role.name.as_str()).collect();
     let mut first: BTreeMap<&str, usize> = BTreeMap::new();
     let mut out = Vec::new();
     for (index, database) in own.iter().enumerate() {
         let path = format!("spec.postgresql.databases[{index}]");
-        let v1alpha1::Database { name, owner, encoding, locale, template, extensions, schemas } = database;
+        let v1alpha1::Database { name, owner, encoding, locale, template, extensions, schemas } =
+            database;
         if name.is_empty() {
             continue;
         }
@@ -335,22 +259,38 @@ fn databases(
             _ => None,
         };
         if let Some(why) = reserved {
-            rules.push(Fault::error(&*name_path, format!("the database name `{name}` is reserved")).help(why));
+            rules.push(
+                Fault::error(&*name_path, format!("the database name `{name}` is reserved"))
+                    .help(why),
+            );
         }
         let owner_path = format!("{path}.owner");
         let owner_name = owner.clone().unwrap_or_else(|| "postgres".to_owned());
-        let owner = rules.name(&owner_path, &owner_name, RoleName::new).unwrap_or_else(RoleName::placeholder);
-        if owner_name != "postgres" && !known.contains(&owner_name.as_str()) && !owner.as_str().is_empty() {
+        let owner = rules
+            .name(&owner_path, &owner_name, RoleName::new)
+            .unwrap_or_else(RoleName::placeholder);
+        if owner_name != "postgres"
+            && !known.contains(&owner_name.as_str())
+            && !owner.as_str().is_empty()
+        {
             rules.push(unknown_role(owner_path, &owner_name, &known, &["postgres"]));
         }
-        let default = if encoding.is_some() || locale.is_some() { "template0" } else { "template1" };
+        let default =
+            if encoding.is_some() || locale.is_some() { "template0" } else { "template1" };
         out.push(Database {
-            name: rules.name(&name_path, name, DatabaseName::new).unwrap_or_else(DatabaseName::placeholder),
+            name: rules
+                .name(&name_path, name, DatabaseName::new)
+                .unwrap_or_else(DatabaseName::placeholder),
             owner,
             encoding: encoding.clone(),
             locale: locale.clone(),
             template: template.clone().unwrap_or_else(|| default.to_owned()),
-            extensions: distinct(rules, &format!("{path}.extensions"), extensions, ExtensionName::new),
+            extensions: distinct(
+                rules,
+                &format!("{path}.extensions"),
+                extensions,
+                ExtensionName::new,
+            ),
             schemas: distinct(rules, &format!("{path}.schemas"), schemas, SchemaName::new),
         });
     }

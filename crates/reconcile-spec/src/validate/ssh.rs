@@ -5,43 +5,52 @@ use crate::fault::Fault;
 use crate::v1alpha1;
 use crate::valid::{Host, Jump, Ssh};
 
-/// Hosts that lack something which is usually said once for all; reported once for all.
+/// Hosts, by index, that lack something which is usually said once for all; reported once for all.
 #[derive(Default)]
 pub(super) struct Gaps {
-    no_user: Vec<usize>,
-    no_host_key: Vec<usize>,
-    no_identity: Vec<usize>,
-    no_jump_key: Vec<usize>,
+    user: Vec<usize>,
+    host_key: Vec<usize>,
+    identity: Vec<usize>,
+    jump_key: Vec<usize>,
 }
 
 impl Gaps {
     pub(super) fn report(self, rules: &mut Rules<'_>, hosts: &[Host]) {
         let names = |indices: &[usize]| {
-            let names: Vec<&str> = indices.iter().map(|&i| hosts[i].name.as_str()).collect();
-            names.join(", ")
+            let name = |&i: &usize| match hosts[i].name.as_str() {
+                "" => format!("spec.hosts[{i}]"),
+                name => name.to_owned(),
+            };
+            indices.iter().map(name).collect::<Vec<_>>().join(", ")
         };
         let mut push = |indices: Vec<usize>, path: &str, message: &str, help: String| {
             let Some(first) = indices.first() else { return };
             let all = indices.len() == hosts.len();
             // What all hosts lack is missing in the common part.
-            let path = if all && !path.is_empty() { path.to_owned() } else { format!("spec.hosts[{first}].ssh") };
+            let path = if all && !path.is_empty() {
+                path.to_owned()
+            } else {
+                format!("spec.hosts[{first}].ssh")
+            };
             let subject = names(&indices);
             let verb = if indices.len() == 1 { "has" } else { "have" };
-            rules.push(Fault::error(path, format!("{subject} {verb} {message}")).at_key().help(help));
+            rules.push(
+                Fault::error(path, format!("{subject} {verb} {message}")).at_key().help(help),
+            );
         };
         push(
-            self.no_user,
+            self.user,
             "spec.ssh",
             "no SSH user",
             "say it once for all hosts: `ssh: { user: reconcile }`".to_owned(),
         );
         push(
-            self.no_identity,
+            self.identity,
             "spec.ssh",
             "neither an SSH key nor an agent to log in with",
             "set `identityFile`, or leave `agent` out to use the SSH agent".to_owned(),
         );
-        let example = self.no_host_key.first().map_or_else(String::new, |&i| {
+        let example = self.host_key.first().map_or_else(String::new, |&i| {
             let host = &hosts[i];
             if host.ssh.port == 22 {
                 host.address.to_string()
@@ -50,7 +59,7 @@ impl Gaps {
             }
         });
         push(
-            self.no_host_key,
+            self.host_key,
             "",
             "no pinned SSH host key",
             format!(
@@ -60,7 +69,7 @@ impl Gaps {
             ),
         );
         push(
-            self.no_jump_key,
+            self.jump_key,
             "spec.ssh",
             "a jump host without a pinned SSH host key",
             "add `jumpHostKey: \"ssh-ed25519 AAAA…\"`, or `knownHosts` with a file that has its key".to_owned(),
@@ -80,43 +89,56 @@ pub(super) fn ssh(
     let none = v1alpha1::Ssh::default();
     let own_path = format!("spec.hosts[{index}].ssh");
     let (own, common) = (own.unwrap_or(&none), common.unwrap_or(&none));
-    let v1alpha1::Ssh { user, port, identity_file, agent, jump, jump_host_key, known_hosts, sudo } = own;
+    let v1alpha1::Ssh { user, port, identity_file, agent, jump, jump_host_key, known_hosts, sudo } =
+        own;
 
     let user = user.as_ref().or(common.user.as_ref()).cloned().unwrap_or_default();
     if user.is_empty() {
-        gaps.no_user.push(index);
+        gaps.user.push(index);
     } else if !user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) {
-        let path = if own.user.is_some() { format!("{own_path}.user") } else { "spec.ssh.user".to_owned() };
+        let path = if own.user.is_some() {
+            format!("{own_path}.user")
+        } else {
+            "spec.ssh.user".to_owned()
+        };
         let fault = Fault::error(path, format!("{user:?} is no name of a user"));
         once(rules, fault);
     }
     let identity_file = identity_file.as_ref().or(common.identity_file.as_ref()).cloned();
     let agent = agent.or(common.agent).unwrap_or(identity_file.is_none());
     if identity_file.is_none() && !agent {
-        gaps.no_identity.push(index);
+        gaps.identity.push(index);
     }
     let known_hosts = known_hosts.as_ref().or(common.known_hosts.as_ref()).cloned();
-    let host_key = host_key.and_then(|key| pinned(rules, &format!("spec.hosts[{index}].hostKey"), key));
-    let key_was_refused = host_key.is_none() && rules.places.says(&format!("spec.hosts[{index}].hostKey"));
+    let host_key =
+        host_key.and_then(|key| pinned(rules, &format!("spec.hosts[{index}].hostKey"), key));
+    let key_was_refused =
+        host_key.is_none() && rules.places.says(&format!("spec.hosts[{index}].hostKey"));
     if host_key.is_none() && known_hosts.is_none() && !key_was_refused {
-        gaps.no_host_key.push(index);
+        gaps.host_key.push(index);
     }
     let (jump_path, jump) = match (jump, &common.jump) {
         (Some(jump), _) => (format!("{own_path}.jump"), Some(jump)),
         (None, Some(jump)) => ("spec.ssh.jump".to_owned(), Some(jump)),
         (None, None) => (String::new(), None),
     };
-    let key_path = if jump_host_key.is_some() { format!("{own_path}.jumpHostKey") } else { "spec.ssh.jumpHostKey".to_owned() };
+    let key_path = if jump_host_key.is_some() {
+        format!("{own_path}.jumpHostKey")
+    } else {
+        "spec.ssh.jumpHostKey".to_owned()
+    };
     let jump_key = jump_host_key
         .as_ref()
         .or(common.jump_host_key.as_ref())
         .and_then(|key| pinned(rules, &key_path, key));
-    let jump = jump.and_then(|jump| jump_of(rules, &jump_path, jump, &user)).map(|jump| Jump { host_key: jump_key, ..jump });
+    let jump = jump
+        .and_then(|jump| jump_of(rules, &jump_path, jump, &user))
+        .map(|jump| Jump { host_key: jump_key, ..jump });
     if jump.as_ref().is_some_and(|jump| jump.host_key.is_none())
         && known_hosts.is_none()
         && !rules.places.says(&key_path)
     {
-        gaps.no_jump_key.push(index);
+        gaps.jump_key.push(index);
     }
     Ssh {
         sudo: sudo.or(common.sudo).unwrap_or(user != "root"),
@@ -163,7 +185,9 @@ fn jump_of(rules: &mut Rules<'_>, path: &str, text: &str, user: &str) -> Option<
     };
     let word = |word: &str| {
         !word.is_empty()
-            && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
     };
     let port = port.and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
     if let (Some(port), true, true) = (port, word(host), word(name) || name.is_empty()) {

@@ -30,16 +30,17 @@ pub(super) fn is_timezone(text: &str) -> bool {
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-'))
     };
     text == "UTC"
-        || (text.contains('/') && text.split('/').all(part) && text.starts_with(|c: char| c.is_ascii_uppercase()))
+        || (text.contains('/')
+            && text.split('/').all(part)
+            && text.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
 /// A network in CIDR notation, its host bits zero.
 pub(super) fn network(text: &str) -> Result<(IpAddr, u8), String> {
-    let (address, prefix) = text
-        .split_once('/')
-        .ok_or_else(|| format!("{text:?} has no prefix length, as in 10.0.0.0/8 or 192.0.2.7/32"))?;
-    let address: IpAddr =
-        address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
+    let (address, prefix) = text.split_once('/').ok_or_else(|| {
+        format!("{text:?} has no prefix length, as in 10.0.0.0/8 or 192.0.2.7/32")
+    })?;
+    let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
     let bits = if address.is_ipv4() { 32 } else { 128 };
     let prefix: u8 = prefix
         .parse()
@@ -48,7 +49,9 @@ pub(super) fn network(text: &str) -> Result<(IpAddr, u8), String> {
         .ok_or_else(|| format!("the prefix length of {text:?} must be from 0 to {bits}"))?;
     let base = masked(address, prefix);
     if base != address {
-        return Err(format!("{text:?} has bits set beyond its prefix length; the network is {base}/{prefix}"));
+        return Err(format!(
+            "{text:?} has bits set beyond its prefix length; the network is {base}/{prefix}"
+        ));
     }
     Ok((address, prefix))
 }
@@ -89,13 +92,17 @@ pub(super) fn image(text: &str) -> Result<ImageRef, ImageFault> {
     };
     let part = |part: &str| {
         !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':'))
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':'))
     };
     if !repository.split('/').all(part) || repository[last.min(repository.len())..].contains(':') {
         return Err(ImageFault::Form(format!("{text:?} is no image reference")));
     }
     if repository[last..].bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err(ImageFault::Form(format!("{text:?} is no image reference: names of images are lower-case")));
+        return Err(ImageFault::Form(format!(
+            "{text:?} is no image reference: names of images are lower-case"
+        )));
     }
     if let Some(digest) = digest {
         let hex = digest.strip_prefix("sha256:").unwrap_or("");
@@ -115,7 +122,9 @@ pub(super) fn image(text: &str) -> Result<ImageRef, ImageFault> {
         }
     }
     match (tag, digest) {
-        (None, None) => Err(ImageFault::Moving(format!("image `{text}` has no tag, which means `latest`, a moving tag"))),
+        (None, None) => Err(ImageFault::Moving(format!(
+            "image `{text}` has no tag, which means `latest`, a moving tag"
+        ))),
         // Versions have digits; `latest`, `stable`, `edge`, `alpine` move.
         (Some(tag), None) if !tag.bytes().any(|b| b.is_ascii_digit()) => {
             Err(ImageFault::Moving(format!("image `{text}` has the moving tag `{tag}`")))
@@ -168,7 +177,7 @@ pub(super) fn host_key(text: &str) -> Result<String, String> {
 /// Decodes padded base64.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
-    if text.len() % 4 != 0 || text.len() - digits.len() > 2 {
+    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
         return None;
     }
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
@@ -186,7 +195,6 @@ fn base64(text: &str) -> Option<Vec<u8>> {
         bits += 6;
         if bits >= 8 {
             bits -= 8;
-            #[expect(clippy::cast_possible_truncation, reason = "the mask leaves eight bits")]
             out.push((buffer >> bits & 0xFF) as u8);
         }
     }

@@ -1,0 +1,342 @@
+//! Status: conditions in the manner of Kubernetes and a row for each server, wholly rebuilt from
+//! one pass's observations, plan and proof.
+
+use serde::Serialize;
+
+use crate::{
+    desired::Desired,
+    model::{HostFacts, HostName, LocalSwarmState, Observation, Observed, PatroniRole},
+    plan::{Held, Plan},
+    verify::VerifyReport,
+};
+
+/// The status of a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Digest of the desired state that this status is about.
+    pub observed_generation: String,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+    /// Servers.
+    pub hosts: Vec<HostStatus>,
+    /// Services of the stack.
+    pub services: Vec<ServiceStatus>,
+    /// Steps that the plan would take, in words.
+    pub pending: Vec<String>,
+    /// What is held.
+    pub held: Vec<Held>,
+    /// The last service proof, if one was made.
+    pub proof: Option<VerifyReport>,
+}
+
+/// A condition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Type, such as `Ready`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// `True`, `False`, `Unknown`.
+    pub status: Truth,
+    /// One word in CamelCase.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// Three-valued truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Truth {
+    /// Yes.
+    True,
+    /// No.
+    False,
+    /// Not known.
+    Unknown,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostStatus {
+    /// Name.
+    pub name: HostName,
+    /// Address.
+    pub address: String,
+    /// Why it is unknown; None: it answered.
+    pub unreachable: Option<String>,
+    /// etcd: `leader`, `member`, `unhealthy`, `down`, `-` where it has no member.
+    pub etcd: String,
+    /// PostgreSQL: `primary`, `replica`, … or `down`, `-`.
+    pub role: String,
+    /// Patroni's state.
+    pub state: String,
+    /// Timeline.
+    pub timeline: Option<u64>,
+    /// Distance to the leader in bytes.
+    pub lag_bytes: Option<u64>,
+    /// Swarm: `leader`, `manager`, `worker`, `outside`, …
+    pub swarm: String,
+    /// Running tasks of the stack here.
+    pub tasks: Option<usize>,
+}
+
+/// A service of the stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Name.
+    pub name: String,
+    /// Image.
+    pub image: String,
+    /// Running tasks.
+    pub running: usize,
+    /// Tasks wanted.
+    pub wanted: usize,
+}
+
+/// The status that a pass shows.
+pub fn status(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    proof: Option<VerifyReport>,
+) -> Status {
+    let hosts: Vec<_> =
+        desired.servers.keys().map(|host| host_status(desired, observed, host)).collect();
+    let services = services(desired, observed);
+    let mut conditions = vec![ready(plan, proof.as_ref())];
+    conditions.push(Condition {
+        kind: "Reconciling",
+        status: truth(!plan.steps.is_empty()),
+        reason: if plan.steps.is_empty() { "NothingToDo" } else { "StepsPending" },
+        message: format!("{} steps pending", plan.steps.len()),
+    });
+    conditions.push(Condition {
+        kind: "Stalled",
+        status: truth(!plan.held.is_empty()),
+        reason: if plan.held.is_empty() { "NothingHeld" } else { "StepsHeld" },
+        message: plan.held.first().map_or_else(
+            || "nothing is held".to_owned(),
+            |held| format!("{} held, first {}: {}", plan.held.len(), held.object, held.reason),
+        ),
+    });
+    conditions.push(layer("EtcdHealthy", "etcd members healthy", &hosts, |host| {
+        (host.etcd != "-").then_some(host.etcd == "leader" || host.etcd == "member")
+    }));
+    conditions.push(layer("DatabaseHealthy", "PostgreSQL members serve", &hosts, |host| {
+        (host.role != "-").then_some(host.role == "primary" || host.role == "replica")
+    }));
+    conditions.push(layer("SwarmHealthy", "nodes in the Swarm", &hosts, |host| {
+        (host.swarm != "-")
+            .then_some(host.swarm == "leader" || host.swarm == "manager" || host.swarm == "worker")
+    }));
+    let running = services.iter().filter(|service| service.running >= service.wanted).count();
+    conditions.push(Condition {
+        kind: "UtilitiesHealthy",
+        status: truth(running == services.len()),
+        reason: if running == services.len() { "AllTasksRun" } else { "TasksMissing" },
+        message: format!("{running} of {} services run all their tasks", services.len()),
+    });
+    Status {
+        cluster: desired.cluster.clone(),
+        observed_generation: desired.digest(),
+        conditions,
+        hosts,
+        services,
+        pending: plan
+            .steps
+            .iter()
+            .map(|step| format!("{} {}", step.verb.word(), step.object))
+            .collect(),
+        held: plan.held.clone(),
+        proof,
+    }
+}
+
+fn truth(value: bool) -> Truth {
+    if value { Truth::True } else { Truth::False }
+}
+
+fn ready(plan: &Plan, proof: Option<&VerifyReport>) -> Condition {
+    let (status, reason, message) = match proof {
+        _ if !plan.steps.is_empty() => {
+            (Truth::False, "NotConverged", format!("{} steps pending", plan.steps.len()))
+        }
+        Some(proof) if !proof.holds() => {
+            let failed = proof.proofs.iter().find(|proof| !proof.holds);
+            let why = failed
+                .map_or_else(String::new, |proof| format!("{}: {}", proof.what, proof.detail));
+            (Truth::False, "ProofFailed", why)
+        }
+        _ if !plan.held.is_empty() => {
+            (Truth::False, "Held", format!("{} objects are held", plan.held.len()))
+        }
+        Some(proof) => (
+            Truth::True,
+            "Serving",
+            format!("as desired, and {} proofs of service hold", proof.proofs.len()),
+        ),
+        None => (Truth::Unknown, "NotProven", "as desired; service was not proven".to_owned()),
+    };
+    Condition { kind: "Ready", status, reason, message }
+}
+
+fn layer(
+    kind: &'static str,
+    what: &str,
+    hosts: &[HostStatus],
+    fit: impl Fn(&HostStatus) -> Option<bool>,
+) -> Condition {
+    let concerned: Vec<_> =
+        hosts.iter().filter_map(|host| fit(host).map(|fit| (host, fit))).collect();
+    let good = concerned.iter().filter(|(_, fit)| *fit).count();
+    let unknown = concerned.iter().any(|(host, _)| host.unreachable.is_some());
+    let (status, reason) = if good == concerned.len() {
+        (Truth::True, "AllWell")
+    } else if unknown {
+        (Truth::Unknown, "HostUnknown")
+    } else {
+        (Truth::False, "Degraded")
+    };
+    Condition { kind, status, reason, message: format!("{good} of {} {what}", concerned.len()) }
+}
+
+fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostStatus {
+    let server = &desired.servers[host];
+    let mut row = HostStatus {
+        name: host.clone(),
+        address: server.address.clone(),
+        unreachable: None,
+        etcd: "-".to_owned(),
+        role: "-".to_owned(),
+        state: String::new(),
+        timeline: None,
+        lag_bytes: None,
+        swarm: "-".to_owned(),
+        tasks: None,
+    };
+    let facts = match observed.hosts.get(host) {
+        Some(Observation::Known(facts)) => facts,
+        other => {
+            let reason = other.and_then(Observation::reason).unwrap_or("it was not observed");
+            row.unreachable = Some(reason.to_owned());
+            let unknown = || "unknown".to_owned();
+            if desired.etcd.members.contains_key(host) {
+                row.etcd = unknown();
+            }
+            if desired.patroni.members.contains_key(host) {
+                row.role = unknown();
+            }
+            if desired.swarm.nodes.iter().any(|(node, _)| node == host) {
+                row.swarm = unknown();
+            }
+            return row;
+        }
+    };
+    if desired.etcd.members.contains_key(host) {
+        etcd_word(facts).clone_into(&mut row.etcd);
+    }
+    if desired.patroni.members.contains_key(host) {
+        fill_database(&mut row, facts);
+    }
+    if desired.swarm.nodes.iter().any(|(node, _)| node == host) {
+        fill_swarm(&mut row, facts, desired, observed);
+    }
+    row
+}
+
+fn etcd_word(facts: &HostFacts) -> &'static str {
+    match &facts.etcd {
+        Observation::Known(Some(etcd)) if etcd.healthy && etcd.leader_id == etcd.member_id => {
+            "leader"
+        }
+        Observation::Known(Some(etcd)) if etcd.healthy => "member",
+        Observation::Known(Some(_)) => "unhealthy",
+        Observation::Known(None) => "down",
+        Observation::Unknown { .. } => "unknown",
+    }
+}
+
+fn fill_database(row: &mut HostStatus, facts: &HostFacts) {
+    match &facts.patroni {
+        Observation::Known(Some(patroni)) => {
+            row.role = match patroni.role {
+                _ if patroni.state != "running" && patroni.state != "streaming" => "down",
+                PatroniRole::Primary => "primary",
+                PatroniRole::Replica => "replica",
+                PatroniRole::StandbyLeader => "standby leader",
+                PatroniRole::Other => "none",
+            }
+            .to_owned();
+            row.state = if patroni.streaming && patroni.role == PatroniRole::Replica {
+                "streaming".to_owned()
+            } else {
+                patroni.state.clone()
+            };
+            row.timeline = (patroni.timeline > 0).then_some(patroni.timeline);
+            row.lag_bytes = patroni.lag_bytes;
+        }
+        Observation::Known(None) => "down".clone_into(&mut row.role),
+        Observation::Unknown { .. } => "unknown".clone_into(&mut row.role),
+    }
+}
+
+fn fill_swarm(row: &mut HostStatus, facts: &HostFacts, desired: &Desired, observed: &Observed) {
+    let docker = match &facts.docker {
+        Observation::Known(Some(docker)) => docker,
+        Observation::Known(None) => {
+            "no engine".clone_into(&mut row.swarm);
+            return;
+        }
+        Observation::Unknown { .. } => {
+            "unknown".clone_into(&mut row.swarm);
+            return;
+        }
+    };
+    if docker.swarm.state != LocalSwarmState::Active {
+        "outside".clone_into(&mut row.swarm);
+        return;
+    }
+    let Some(swarm) = observed.swarm.present() else {
+        "unknown".clone_into(&mut row.swarm);
+        return;
+    };
+    row.swarm = match swarm.nodes.get(&docker.swarm.node_id) {
+        Some(node) if node.state != "ready" => node.state.clone(),
+        Some(node) if node.leader => "leader".to_owned(),
+        Some(node) if node.manager => "manager".to_owned(),
+        Some(_) => "worker".to_owned(),
+        None => "another Swarm".to_owned(),
+    };
+    let tasks = desired.swarm.services.iter().filter_map(|spec| swarm.services.get(&spec.name));
+    row.tasks = Some(
+        tasks
+            .flat_map(|service| &service.tasks)
+            .filter(|task| task.node_id == docker.swarm.node_id && task.state == "running")
+            .count(),
+    );
+}
+
+fn services(desired: &Desired, observed: &Observed) -> Vec<ServiceStatus> {
+    let swarm = observed.swarm.present();
+    desired
+        .swarm
+        .services
+        .iter()
+        .map(|spec| {
+            let fact = swarm.and_then(|swarm| swarm.services.get(&spec.name));
+            ServiceStatus {
+                name: spec.name.clone(),
+                image: spec.image.clone(),
+                running: fact.map_or(0, |fact| {
+                    fact.tasks.iter().filter(|task| task.state == "running").count()
+                }),
+                wanted: desired.swarm.nodes.len(),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,8 @@
+//! The engine against the simulated fleet: convergence, crashes, stale looks, strangers.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bare;
+mod crashes;
+mod run;
+mod scratch;
+mod workloads;

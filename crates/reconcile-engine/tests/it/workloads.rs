@@ -1,0 +1,159 @@
+//! Changes that a converged cluster of three is to be brought through.
+
+use reconcile_core::{desired::Desired, model::HostName};
+use reconcile_sim::{File, World, fixture};
+use reconcile_spec::{
+    ClusterSpec,
+    valid::{Bytes, RoleName},
+};
+
+use crate::run::converged;
+
+/// A world that is not as desired.
+#[derive(Clone)]
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    /// The world before the change, as the operator knew it.
+    pub(crate) before: World,
+    /// What happens to it.
+    pub(crate) disturb: fn(&mut World),
+    /// What is desired now.
+    pub(crate) desired: Desired,
+}
+
+impl Workload {
+    /// The world with the change.
+    pub(crate) fn start(&self) -> World {
+        let mut world = self.before.clone();
+        world.grow(&self.desired);
+        (self.disturb)(&mut world);
+        world.settle();
+        world
+    }
+}
+
+fn nothing(_: &mut World) {}
+
+/// From bare servers.
+pub(crate) fn bare() -> Workload {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    Workload { name: "bare", before: World::bare(&desired), disturb: nothing, desired }
+}
+
+/// All workloads that start from a converged cluster.
+pub(crate) async fn changes() -> Vec<Workload> {
+    let spec = fixture::spec(3, 0, |_| {});
+    let same = fixture::desire(&spec);
+    let before = converged(&same).await;
+    let drift = |name, disturb| Workload {
+        name,
+        before: before.clone(),
+        disturb,
+        desired: same.clone(),
+    };
+    let change = |name, change: fn(&mut ClusterSpec)| {
+        let mut spec = spec.clone();
+        change(&mut spec);
+        let desired = fixture::desire(&spec);
+        Workload { name, before: before.clone(), disturb: nothing, desired }
+    };
+    let rotated = {
+        let mut secrets = fixture::secrets(&spec);
+        let name = reconcile_spec::secrets::PGBOUNCER_ADMIN.to_owned();
+        secrets.insert(name, reconcile_core::model::SecretText::new("another-canary"));
+        reconcile_core::desired::desired(&spec, &secrets).unwrap()
+    };
+    vec![
+        drift("files drift", files_drift),
+        drift("units stopped", units_stopped),
+        drift("service removed", service_removed),
+        drift("objects drift", objects_drift),
+        drift("package half installed", package_half_installed),
+        change("haproxy config", |spec| spec.haproxy.maxconn = 5000),
+        change("role and database added", role_added),
+        change("etcd environment", |spec| spec.etcd.heartbeat_ms = 150),
+        change("patroni dynamic config", |spec| {
+            spec.patroni.ttl = 45;
+            spec.patroni.maximum_lag_on_failover = Bytes(2 << 20);
+        }),
+        Workload {
+            name: "secret rotated",
+            before: before.clone(),
+            disturb: nothing,
+            desired: rotated,
+        },
+        Workload {
+            name: "worker added",
+            before,
+            disturb: nothing,
+            desired: fixture::desire(&fixture::spec(3, 1, |_| {})),
+        },
+    ]
+}
+
+fn role_added(spec: &mut ClusterSpec) {
+    let mut role = spec.postgresql.roles[0].clone();
+    role.name = RoleName::new("audit").unwrap();
+    role.member_of = vec![RoleName::new("readers").unwrap()];
+    spec.postgresql.roles.push(role);
+    let mut database = spec.postgresql.databases[0].clone();
+    database.name = reconcile_spec::valid::DatabaseName::new("audit").unwrap();
+    database.owner = RoleName::new("audit").unwrap();
+    spec.postgresql.databases.push(database);
+}
+
+fn files_drift(world: &mut World) {
+    for (host, path) in [
+        ("node1", "/etc/postgresql-common/createcluster.d/reconcile.conf"),
+        ("node2", "/etc/default/etcd"),
+        ("node3", "/etc/systemd/system/patroni.service"),
+    ] {
+        let file = world.server_mut(host).files.get_mut(path).unwrap();
+        file.bytes.extend_from_slice(b"# by hand\n");
+    }
+    world.server_mut("node3").files.get_mut("/etc/patroni/patroni.yml").unwrap().mode = 0o644;
+    world.server_mut("node1").files.remove("/etc/systemd/system/patroni.service");
+}
+
+fn units_stopped(world: &mut World) {
+    for (host, unit) in [("node2", "etcd.service"), ("node3", "patroni.service")] {
+        world.server_mut(host).units.get_mut(unit).unwrap().running = false;
+    }
+    world.server_mut("node1").units.get_mut("patroni.service").unwrap().enabled = false;
+}
+
+fn service_removed(world: &mut World) {
+    for swarm in world.swarms.values_mut() {
+        swarm.services.remove("db-utils_router");
+        swarm.services.get_mut("db-utils_pgbouncer").unwrap().spec.stop_grace_ms = 1;
+    }
+}
+
+fn objects_drift(world: &mut World) {
+    for database in world.databases.values_mut() {
+        database.sql.roles.get_mut("report").unwrap().connection_limit = 7;
+        database.sql.roles.remove("pgbouncer");
+        let app = database.sql.databases.get_mut("app").unwrap();
+        app.extensions.as_mut().unwrap().remove("pgcrypto");
+        app.owner = "report".to_owned();
+        app.pooler_lookup = None;
+    }
+    for store in world.etcd.values_mut() {
+        store.scopes.get_mut("main").unwrap().config["ttl"] = 21.into();
+    }
+}
+
+fn package_half_installed(world: &mut World) {
+    world.server_mut("node2").packages.get_mut("patroni").unwrap().complete = false;
+    world.server_mut("node3").packages.remove("curl");
+}
+
+/// A file of somebody else.
+pub(crate) fn foreign_file(world: &mut World, host: &str, path: &str) {
+    world.server_mut(host).files.insert(path.to_owned(), File::of_root("theirs\n"));
+}
+
+/// Name of a host.
+pub(crate) fn host(name: &str) -> HostName {
+    HostName::new(name)
+}

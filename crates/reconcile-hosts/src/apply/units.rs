@@ -1,0 +1,171 @@
+//! systemd units, and etcd's first start.
+
+use std::fmt::Write as _;
+
+use reconcile_core::{
+    action::UnitVerb,
+    desired::etcd::{BOOTSTRAP_ENV, UNIT as ETCD_UNIT},
+    model::Claim,
+};
+
+use super::claim_lines;
+use crate::shell::quote;
+
+/// `settled UNIT active|inactive` waits for the state, and once more for it to last: a service that
+/// dies at once is active for a moment.
+const SETTLED: &str = r#"settled() {
+  twice=
+  while :; do
+    state=$(show "$1" ActiveState)
+    if [ "$state" = "$2" ]; then
+      if [ "$twice" ] || [ "$2" != active ]; then return 0; fi
+      twice=1
+    else
+      twice=
+      case $state/$2 in failed/inactive) return 0 ;; failed/active) break ;; esac
+    fi
+    in_time || break
+    sleep 0.4
+  done
+  journal "$1"
+  fail later "$1 is $state ($(show "$1" SubState), result $(show "$1" Result)) instead of $2"
+}
+# systemctl, bounded; its words are kept for the error.
+act() {
+  at "systemctl $*"
+  timeout -k 5 "$(left)" systemctl "$@" 2>"$T/err" && return 0
+  s=$?
+  cat "$T/err" >&2
+  for u; do :; done
+  journal "$u"
+  case $s in 124|137) fail later "systemctl $* did not finish in time; $u is $(show "$u" ActiveState)" ;; esac
+  fail later "systemctl $* failed; $u is $(show "$u" ActiveState) ($(show "$u" SubState))"
+}
+# loaded UNIT: reloads systemd where it must, and tells whether it knows the unit.
+loaded() {
+  if [ "$(show "$1" NeedDaemonReload)" = yes ] || [ "$(show "$1" LoadState)" = not-found ]; then
+    systemctl daemon-reload || fail later 'systemctl daemon-reload failed'
+  fi
+  [ "$(show "$1" LoadState)" != not-found ]
+}
+# boot UNIT: enables it.
+boot() {
+  case $(show "$1" UnitFileState) in
+    masked) act unmask -- "$1" ;;
+    masked-runtime) act unmask --runtime -- "$1" ;;
+  esac
+  if [ "$2" ] && [ "$(show "$1" UnitFileState)" != enabled ]; then act -q enable -- "$1"; fi
+}
+"#;
+
+/// The verb for people.
+pub(super) fn word(verb: UnitVerb) -> &'static str {
+    match verb {
+        UnitVerb::Start => "start",
+        UnitVerb::Stop => "stop",
+        UnitVerb::Restart => "restart",
+        UnitVerb::Reload => "reload",
+        UnitVerb::Keep => "enable or disable",
+    }
+}
+
+/// Starts, stops, restarts or reloads; see [`reconcile_core::action::HostAction::Unit`].
+pub(super) fn unit(unit: &str, verb: UnitVerb, enable: bool) -> String {
+    let mut body = format!("{SETTLED}U={}\n", quote(unit));
+    if verb == UnitVerb::Stop {
+        body.push_str(
+            "loaded \"$U\" || [ \"$(show \"$U\" ActiveState)\" != inactive ] || exit 0\n\
+             act stop -- \"$U\"\nsettled \"$U\" inactive\n\
+             case $(show \"$U\" UnitFileState) in enabled|enabled-runtime) act -q disable -- \"$U\" ;; esac\n",
+        );
+        return body;
+    }
+    body.push_str("loaded \"$U\" || fail after-change \"$U does not exist on this server\"\n");
+    let _infallible = writeln!(body, "boot \"$U\" {}", if enable { "1" } else { "''" });
+    body.push_str(match verb {
+        UnitVerb::Start => {
+            "[ \"$(show \"$U\" ActiveState)\" != failed ] || systemctl reset-failed -- \"$U\"\n\
+             [ \"$(show \"$U\" ActiveState)\" = active ] || act start -- \"$U\"\nsettled \"$U\" active\n"
+        }
+        UnitVerb::Restart => {
+            "[ \"$(show \"$U\" ActiveState)\" != failed ] || systemctl reset-failed -- \"$U\"\n\
+             act restart -- \"$U\"\nsettled \"$U\" active\n"
+        }
+        UnitVerb::Reload => {
+            "if [ \"$(show \"$U\" ActiveState)\" = active ]; then\n\
+             [ \"$(show \"$U\" CanReload)\" = yes ] || fail after-change \"$U has no way to reload\"\n\
+             act reload -- \"$U\"\nelse\nact start -- \"$U\"\nfi\nsettled \"$U\" active\n"
+        }
+        UnitVerb::Keep if enable => "",
+        UnitVerb::Keep | UnitVerb::Stop => {
+            "case $(show \"$U\" UnitFileState) in enabled|enabled-runtime) act -q disable -- \"$U\" ;; esac\n"
+        }
+    });
+    body
+}
+
+/// Tells a running unit of its new file. One that does not run reads it when it starts.
+pub(super) fn notify(unit: &str, verb: UnitVerb) -> String {
+    let act = match verb {
+        UnitVerb::Reload => "act reload -- \"$U\"",
+        UnitVerb::Restart | UnitVerb::Start => "act restart -- \"$U\"",
+        UnitVerb::Stop => return format!("{SETTLED}U={}\nact stop -- \"$U\"\n", quote(unit)),
+        UnitVerb::Keep => return ":\n".to_owned(),
+    };
+    format!(
+        "{SETTLED}U={}\nif [ \"$(show \"$U\" ActiveState)\" = active ]; then\n{act}\n\
+         settled \"$U\" active\nfi\n",
+        quote(unit)
+    )
+}
+
+/// `populated DIR` is true where the directory holds anything. One that cannot be listed is not
+/// taken for empty.
+pub(super) const POPULATED: &str = r#"populated() {
+  [ -e "$1" ] || [ -L "$1" ] || return 1
+  [ -d "$1" ] || fail after-change "$1 is there and is no directory"
+  found=$(find -H "$1" -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit) || fail later "cannot list $1"
+  [ "$found" ]
+}
+"#;
+
+/// First start of an etcd member; see [`reconcile_core::action::HostAction::StartEtcd`].
+pub(super) fn start_etcd(data_dir: &str, state: &str, claims: &[Claim]) -> String {
+    format!(
+        r#"{SETTLED}{POPULATED}D={data_dir} E={BOOTSTRAP_ENV}
+at 'starting etcd'
+! populated "$D" || fail soon "$D holds data by now: this member was started before"
+loaded {ETCD_UNIT} || fail after-change '{ETCD_UNIT} does not exist on this server'
+{claims}mkdir -p -m 0755 "${{E%/*}}" && printf '%s\n' {line} >"$E" || fail later "cannot write $E"
+boot {ETCD_UNIT} 1
+systemctl reset-failed {ETCD_UNIT} 2>/dev/null || :
+act --no-block start -- {ETCD_UNIT}
+"#,
+        data_dir = quote(data_dir),
+        claims = claim_lines(None, claims),
+        line = quote(&format!("ETCD_INITIAL_CLUSTER_STATE={state}")),
+    )
+}
+
+/// Waits for a healthy member; see [`reconcile_core::action::HostAction::AwaitEtcd`].
+pub(super) fn await_etcd(endpoint: &str, claims: &[Claim]) -> String {
+    format!(
+        r#"H={health}
+command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
+while :; do
+  seen=$(curl -q -s -S -k --noproxy '*' --max-time 3 -- "$H" 2>&1)
+  case $seen in *'"health":"true"'*|*'"health":true'*) break ;; esac
+  state=$(show {ETCD_UNIT} ActiveState)
+  at "waiting for $H (the unit is $state, the answer: $seen)"
+  if [ "$state" = failed ] || ! in_time; then
+    journal {ETCD_UNIT}
+    fail later "etcd is not healthy: {ETCD_UNIT} is $state, $H says: ${{seen:-nothing}}"
+  fi
+  sleep 0.3
+done
+rm -f {BOOTSTRAP_ENV}
+{claims}"#,
+        health = quote(&format!("{}/health", endpoint.trim_end_matches('/'))),
+        claims = claim_lines(None, claims),
+    )
+}

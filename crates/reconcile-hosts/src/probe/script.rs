@@ -1,0 +1,261 @@
+//! The probe's text: POSIX shell, and as few processes as can be, for starting them is most of the
+//! time that a probe takes. What is slow runs side by side; every part writes a file of its own in
+//! a private directory, and at the end two processes send all of them.
+
+use std::fmt::Write as _;
+
+use reconcile_core::probe::ProbeRequest;
+
+use super::sql;
+use crate::shell::{quote, script, words};
+
+/// Seconds that one HTTP request to a local service may take. A member without quorum answers
+/// some of them only after many seconds.
+const HTTP_SECONDS: u32 = 1;
+/// Properties of units.
+const UNIT_PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,\
+                               NRestarts,MainPID,FragmentPath,ExecMainStartTimestamp";
+/// A drifted file's text is sent up to this size.
+pub(crate) const TEXT_LIMIT: usize = 64 * 1024;
+
+/// The script that answers `request`. Pure: the same request gives the same text.
+pub fn probe_script(request: &ProbeRequest) -> String {
+    let mut body = String::from(START);
+    http(&mut body, request);
+    psql(&mut body, request);
+    packages(&mut body, request);
+    units(&mut body, request);
+    body.push_str(LISTENERS);
+    files(&mut body, request);
+    data_dirs(&mut body, request);
+    disks(&mut body, request);
+    body.push_str(IDENTITY);
+    body.push_str(FINISH);
+    script(&body)
+}
+
+/// A private directory, gone on every way out. /run is memory; /tmp is for servers without it.
+const START: &str = r#"umask 077
+T=$(mktemp -d /run/reconcile-probe.XXXXXX 2>/dev/null || mktemp -d /tmp/reconcile-probe.XXXXXX) ||
+  fail later 'no temporary directory can be made in /run or /tmp'
+trap 'rm -rf "$T"' EXIT
+trap 'exit 129' HUP INT PIPE TERM
+cd "$T" || exit 1
+date +%s%3N >begin
+"#;
+
+/// Every TCP listener, and the cgroup of each owner in the same process.
+const LISTENERS: &str = r#"{ ss -Hltnp >.ss 2>ss.err; printf '%s\n' $? >ss.rc
+awk '{ print; line = $0
+  while (match(line, /pid=[0-9]+/)) {
+    pids[substr(line, RSTART + 4, RLENGTH - 4)] = 1
+    line = substr(line, RSTART + RLENGTH)
+  } }
+END { for (pid in pids) { file = "/proc/" pid "/cgroup"
+  while ((getline row < file) > 0) print "@" pid " " row
+  close(file) } }' .ss >listeners; } &
+"#;
+
+/// Who this server is. Read with builtins: a process for each would cost more.
+const IDENTITY: &str = r#"[ ! -r /etc/os-release ] ||
+  while IFS= read -r line; do printf '%s\n' "$line"; done </etc/os-release >os
+IFS= read -r line </proc/sys/kernel/random/boot_id && printf '%s\n' "$line" >boot
+IFS= read -r line </proc/sys/kernel/hostname && printf '%s\n' "$line" >hostname
+if [ -e /var/lib/reconcile/manifest ]; then
+  cat /var/lib/reconcile/manifest >manifest 2>manifest.err; printf '%s\n' $? >manifest.rc
+fi
+"#;
+
+/// All sections: a table of sizes, then the bytes. What a part only needs itself is a dot file, so
+/// that it does not travel.
+const FINISH: &str = r"wait
+date +%s%3N >end
+printf '%s\n' '@@probe 1'
+wc -c -- *
+printf '%s\n' '@@data'
+cat -- *
+printf '%s\n' '@@end'
+";
+
+/// What the services on this server say: one curl for all, side by side.
+fn http(body: &mut String, request: &ProbeRequest) {
+    let mut transfers: Vec<String> = Vec::new();
+    if request.docker {
+        body.push_str(
+            "[ ! -S /var/run/docker.sock ] || printf 'socket\\n' >docker.have\n\
+             ! command -v dockerd >/dev/null || printf 'installed\\n' >docker.installed\n",
+        );
+        let mut transfer = transfer("http://docker/info", "docker", None);
+        transfer.push_str("unix-socket = \"/var/run/docker.sock\"\n");
+        transfers.push(transfer);
+    }
+    if let Some(base) = request.etcd.as_deref().map(|base| base.trim_end_matches('/')) {
+        let mut add = |path: &str, name: &str, post: Option<&str>| {
+            transfers.push(transfer(&format!("{base}{path}"), name, post));
+        };
+        add("/version", "etcd-version", None);
+        add("/health", "etcd-health", None);
+        add("/v3/maintenance/status", "etcd-status", Some("{}"));
+        // etcd 3.4 does not know the field and passes it over.
+        add("/v3/cluster/member/list", "etcd-list", Some("{\"linearizable\":true}"));
+    }
+    if let Some(base) = request.patroni.as_deref().map(|base| base.trim_end_matches('/')) {
+        for (path, name) in
+            [("/patroni", "patroni"), ("/cluster", "patroni-cluster"), ("/config", "patroni-config")]
+        {
+            transfers.push(transfer(&format!("{base}{path}"), name, None));
+        }
+    }
+    if transfers.is_empty() {
+        return;
+    }
+    // Not a here-document of the background job: dash would keep a writer process for it.
+    let _infallible = write!(
+        body,
+        "cat >.curl <<'@@CURL'\n{}@@CURL\n\
+         if command -v curl >/dev/null; then\n\
+         {{ curl -q -sS -Z -K .curl >http 2>http.err; printf '%s\\n' $? >http.rc; }} &\n",
+        transfers.join("next\n")
+    );
+    if request.docker {
+        body.push_str(
+            "elif [ -s docker.have ] && command -v docker >/dev/null; then\n\
+             { timeout 2 docker info --format '{{json .}}' >docker 2>http.err\n\
+             printf '%s\\tdocker\\t%s\\n' \"$?\" 'docker info failed' >http; } &\n",
+        );
+    }
+    body.push_str("fi\n");
+}
+
+/// One transfer in curl's configuration. Its result is a line `code TAB file TAB error`.
+fn transfer(url: &str, name: &str, post: Option<&str>) -> String {
+    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let mut text = format!(
+        "url = \"{}\"\noutput = \"{name}\"\nmax-time = {HTTP_SECONDS}\nnoproxy = \"*\"\ngloboff\n\
+         insecure\nwrite-out = \"%{{http_code}}\\t{name}\\t%{{errormsg}}\\n\"\n",
+        escape(url)
+    );
+    if let Some(data) = post {
+        let _infallible = writeln!(text, "data = \"{}\"", escape(data));
+    }
+    text
+}
+
+/// What the local PostgreSQL says, asked as its own user; the script's text depends on nothing.
+fn psql(body: &mut String, request: &ProbeRequest) {
+    let Some(probe) = &request.sql else { return };
+    let psql = request
+        .postgres_bin_dir
+        .as_deref()
+        .map_or_else(|| "psql".to_owned(), |dir| format!("{}/psql", dir.trim_end_matches('/')));
+    let socket = format!("{}/.s.PGSQL.{}", probe.socket_dir.trim_end_matches('/'), probe.port);
+    let _infallible = write!(
+        body,
+        "if [ -S {socket} ]; then\ncat >.psql <<'@@SQL'\n{sql}@@SQL\n\
+         {{ timeout 4 setpriv --reuid=postgres --regid=postgres --init-groups \
+         env -i PATH=\"$PATH\" LC_ALL=C PGAPPNAME=reconcile PGCONNECT_TIMEOUT=2 PGCLIENTENCODING=UTF8 \
+         PGOPTIONS='-c default_transaction_read_only=on -c statement_timeout=2000 -c lock_timeout=500' \
+         {psql} -XAtq -h {dir} -p {port} -U postgres -d postgres <.psql >sql 2>sql.err\n\
+         printf '%s\\n' $? >sql.rc; }} &\nfi\n",
+        socket = quote(&socket),
+        psql = quote(&psql),
+        sql = sql::probe(&probe.databases),
+        dir = quote(&probe.socket_dir),
+        port = probe.port,
+    );
+}
+
+/// dpkg itself is asked for too: its architecture is the system's, and its absence is an error.
+fn packages(body: &mut String, request: &ProbeRequest) {
+    let mut names: Vec<&str> = request.packages.iter().map(String::as_str).collect();
+    if !request.packages.contains("dpkg") {
+        names.push("dpkg");
+    }
+    let _infallible = writeln!(
+        body,
+        "dpkg-query -W -f '${{Package}}\\t${{Version}}\\t${{Status}}\\t${{Architecture}}\\n' --{} \
+         >packages 2>packages.err &",
+        words(names)
+    );
+}
+
+/// All units in one question. systemd before 248 cannot print seconds: then start times are unknown.
+fn units(body: &mut String, request: &ProbeRequest) {
+    if request.units.is_empty() {
+        return;
+    }
+    let units = words(&request.units);
+    let _infallible = writeln!(
+        body,
+        "{{ systemctl show --no-pager -p {UNIT_PROPERTIES} --timestamp=unix --{units} >units 2>units.err ||\n\
+         systemctl show --no-pager -p {UNIT_PROPERTIES} --{units} >units 2>units.err\n\
+         printf '%s\\n' $? >units.rc; }} &",
+    );
+}
+
+fn files(body: &mut String, request: &ProbeRequest) {
+    if request.files.is_empty() {
+        return;
+    }
+    let paths = words(request.files.iter().map(|file| file.path.as_str()));
+    let _infallible = write!(
+        body,
+        "stat --printf '%f\\t%U\\t%G\\t%n\\n' --{paths} >stat 2>stat.err\n\
+         set --\n\
+         for f in{paths}; do\n  if [ -f \"$f\" ] && [ ! -L \"$f\" ]; then set -- \"$@\" \"$f\"; fi\ndone\n\
+         [ $# = 0 ] || sha256sum -- \"$@\" >sums 2>sums.err\n\
+         sums=\n[ ! -s sums ] || sums=\"$(cat sums)\n\"\n\
+         # drift N DIGEST PATH: sends the text of a file that is not as desired.\n\
+         drift() {{\n  case $sums in *\"$2  $3\n\"*) return ;; esac\n\
+         \x20 if [ -f \"$3\" ] && [ ! -L \"$3\" ]; then head -c {} -- \"$3\" >\"text.$1\"; fi\n}}\n",
+        TEXT_LIMIT + 1
+    );
+    for (index, file) in request.files.iter().enumerate().filter(|(_, file)| !file.secret) {
+        let (expect, path) = (quote(&file.expect), quote(&file.path));
+        let _infallible = writeln!(body, "drift {index} {expect} {path}");
+    }
+}
+
+/// Whether directories hold anything, and the database's identifier: the first eight bytes of
+/// `pg_control`, in every version of PostgreSQL.
+fn data_dirs(body: &mut String, request: &ProbeRequest) {
+    if request.data_dirs.is_empty() {
+        return;
+    }
+    let dirs = words(&request.data_dirs);
+    let _infallible = write!(
+        body,
+        "for d in{dirs}; do\n\
+         \x20 if [ -d \"$d\" ]; then printf 'dir\\t%s\\n' \"$d\"\n\
+         \x20 elif [ -e \"$d\" ] || [ -L \"$d\" ]; then printf 'other\\t%s\\n' \"$d\"; fi\n\
+         \x20 if [ -f \"$d/global/pg_control\" ]; then\n\
+         \x20   id=$(od -An -t u8 -N 8 -- \"$d/global/pg_control\") && printf 'id\\t%s\\t%s\\n' \"$d\" \"$id\"\n\
+         \x20 fi\ndone >dirs 2>dirs.err\n\
+         find -H{dirs} -mindepth 1 -maxdepth 1 ! -name lost+found -printf '%H\\n' >entries 2>entries.err\n"
+    );
+}
+
+fn disks(body: &mut String, request: &ProbeRequest) {
+    if request.disks.is_empty() {
+        return;
+    }
+    let _infallible = write!(
+        body,
+        "set --\nfor p in{}; do\n  e=$p\n\
+         \x20 while [ ! -e \"$e\" ]; do case $e in */?*) e=${{e%/*}} ;; *) e=/ ;; esac; [ -n \"$e\" ] || e=/; done\n\
+         \x20 printf '%s\\t%s\\n' \"$p\" \"$e\"; set -- \"$@\" \"$e\"\ndone >disks\n\
+         df -B1 --output=size,avail,file -- \"$@\" >df 2>df.err\n",
+        words(&request.disks)
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frame_is_the_parsers() {
+        let begin = format!("printf '%s\\n' '{}'\n", super::super::sections::BEGIN.trim_end());
+        assert!(probe_script(&ProbeRequest::default()).contains(&begin));
+    }
+}

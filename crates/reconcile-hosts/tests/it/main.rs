@@ -1,0 +1,8 @@
+//! What the crate promises, without a network and without an sshd installed.
+#![expect(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod actions;
+mod fake_sshd;
+mod known_hosts;
+mod probes;
+mod ssh;

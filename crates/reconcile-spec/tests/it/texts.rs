@@ -1,0 +1,93 @@
+//! Small forms: quantities, cron expressions, names.
+
+use reconcile_spec::Cron;
+use reconcile_spec::valid::{Bytes, HostName, Millis, RoleName};
+
+#[test]
+fn quantities_show_what_they_parse() {
+    for (text, value, shown) in [
+        ("500ms", 500, "500ms"),
+        ("1000ms", 1_000, "1s"),
+        ("90m", 5_400_000, "90m"),
+        ("120m", 7_200_000, "2h"),
+        ("24h", 86_400_000, "24h"),
+        ("1d", 86_400_000, "24h"),
+        ("0s", 0, "0ms"),
+    ] {
+        let parsed: Millis = text.parse().unwrap();
+        assert_eq!((parsed.0, parsed.to_string().as_str()), (value, shown), "{text}");
+        assert_eq!(shown.parse::<Millis>().unwrap(), parsed);
+    }
+    for (text, value, shown) in [
+        ("16MB", 16 << 20, "16MB"),
+        ("16MiB", 16 << 20, "16MB"),
+        ("1024kB", 1 << 20, "1MB"),
+        ("1GiB", 1 << 30, "1GB"),
+        ("1 TB", 1 << 40, "1TB"),
+        ("1000B", 1000, "1000B"),
+    ] {
+        let parsed: Bytes = text.parse().unwrap();
+        assert_eq!((parsed.0, parsed.to_string().as_str()), (value, shown), "{text}");
+    }
+    for text in [
+        "",
+        "s",
+        "5",
+        "-5s",
+        "5 s s",
+        "1.5h",
+        "5S",
+        "99999999999999999999s",
+        "18446744073709551615d",
+    ] {
+        assert!(text.parse::<Millis>().is_err(), "{text:?} is a duration");
+    }
+    for text in ["5", "5K", "5mb", "MB", "16777216TB"] {
+        assert!(text.parse::<Bytes>().is_err(), "{text:?} is a size");
+    }
+}
+
+#[test]
+fn cron_expressions_fire_when_they_say() {
+    // Minute, hour, day of the month, month, weekday from Sunday.
+    let fires = |text: &str, at: (u8, u8, u8, u8, u8)| {
+        text.parse::<Cron>().unwrap().fires(at.0, at.1, at.2, at.3, at.4)
+    };
+    assert!(fires("0 2 * * *", (0, 2, 15, 6, 3)));
+    assert!(!fires("0 2 * * *", (1, 2, 15, 6, 3)));
+    assert!(fires("*/15 * * * *", (45, 9, 1, 1, 0)));
+    assert!(fires("5/20 * * * *", (25, 9, 1, 1, 0)));
+    assert!(fires("0 0 * * 7", (0, 0, 1, 1, 0)), "7 is Sunday");
+    assert!(fires("0 0 * jan-mar MON,fri", (0, 0, 9, 2, 5)));
+    assert!(fires("0 0 13 * 5", (0, 0, 13, 6, 1)), "either day field is enough if both restrict");
+    assert!(fires("0 0 13 * 5", (0, 0, 12, 6, 5)));
+    assert!(!fires("0 0 13 * *", (0, 0, 12, 6, 5)));
+    for text in [
+        "",
+        "* * * *",
+        "* * * * * *",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "5-1 * * * *",
+        "*/0 * * * *",
+        "@daily",
+    ] {
+        assert!(text.parse::<Cron>().is_err(), "{text:?} is a cron expression");
+    }
+}
+
+#[test]
+fn names_are_names() {
+    assert!(HostName::new("node-1").is_ok());
+    for text in ["", "Node1", "node_1", "-node", "node-", "node.example", &"x".repeat(64)] {
+        assert!(HostName::new(text).is_err(), "{text:?} is a host name");
+    }
+    assert!(RoleName::new("app_rw").is_ok());
+    for text in ["", "1app", "app role", "app\"", "a'b", "ä"] {
+        assert!(RoleName::new(text).is_err(), "{text:?} is a role name");
+    }
+    let name: HostName = serde_json::from_str("\"node1\"").unwrap();
+    assert_eq!(name, "node1");
+    assert!(serde_json::from_str::<HostName>("\"Node 1\"").is_err());
+}

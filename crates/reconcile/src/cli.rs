@@ -1,0 +1,196 @@
+//! What may be typed. Parsing does nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Keeps a highly available PostgreSQL cluster on Linux servers as a YAML file says it must be.
+///
+/// `reconcile -f FILE` converges once and exits: 0 done, 1 error, 2 usage, 3 something is held,
+/// 4 changes pending (only under `plan --exit-code`).
+#[derive(Debug, Parser)]
+#[command(
+    name = "reconcile",
+    version,
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = false
+)]
+pub(crate) struct Cli {
+    /// What to do; without a command: converge.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// The desired-state file.
+    #[arg(short, long, global = true, env = "RECONCILE_FILE", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Only this cluster, where the file has several.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+
+    /// Say more on standard error; twice for what the SSH and Docker clients do.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Plain lines instead of progress bars, also on a terminal.
+    #[arg(long, global = true)]
+    pub(crate) plain: bool,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what would be done, and do nothing.
+    Plan(PlanArgs),
+    /// Carry out a saved plan, if neither the file nor the world has moved since.
+    Apply(ApplyArgs),
+    /// Show conditions, servers and services as they are now.
+    Status(StatusArgs),
+    /// Check the file and say everything that is wrong with it.
+    Validate,
+    /// Write every file of every server, and the stack, as they would be.
+    Render(RenderArgs),
+    /// Print the JSON Schema of the file.
+    Schema,
+    /// Secrets of the cluster.
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+    /// Real servers on this machine, to try the operator on (needs root).
+    Lab(LabArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a table or plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For people, with every field.
+    Wide,
+    /// For machines.
+    Json,
+    /// For machines and people.
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Format.
+    #[arg(short, long, default_value = "text")]
+    pub(crate) output: Format,
+    /// Save the plan to this file, for `reconcile apply`.
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) out: Option<PathBuf>,
+    /// Exit with 4 when the plan has steps, with 3 when it only holds.
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The saved plan.
+    #[arg(value_name = "PLAN")]
+    pub(crate) plan: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Format.
+    #[arg(short, long, default_value = "text")]
+    pub(crate) output: Format,
+    /// Leave the service proof out.
+    #[arg(long)]
+    pub(crate) no_proof: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenderArgs {
+    /// Write into this directory instead of standard output. Secrets are written as placeholders.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Only the specification with every default filled in.
+    #[arg(long)]
+    pub(crate) spec: bool,
+}
+
+/// Commands about secrets.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretsCommand {
+    /// Write a strong random value for every secret that the file needs and that is not there yet.
+    Init,
+    /// List the secrets that the file needs and whether they are there; never their values.
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabArgs {
+    /// Name of the lab; labs of different names live side by side.
+    #[arg(long, global = true, default_value = "lab")]
+    pub(crate) name: String,
+    /// Folder in which each lab keeps its state.
+    #[arg(long, global = true, default_value = ".lab")]
+    pub(crate) dir: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: LabCommand,
+}
+
+/// Commands about the lab.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Bring the lab up: build what is missing, boot the servers. Does nothing to a running lab.
+    Up {
+        /// How many servers.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+        servers: u8,
+        /// Servers without a Docker engine.
+        #[arg(long)]
+        no_docker: bool,
+    },
+    /// Take the lab away: servers, disks, network, state.
+    Down {
+        /// Also the images, the package mirror, and the engine that the lab started.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show the lab.
+    Status {
+        /// Format.
+        #[arg(short, long, default_value = "text")]
+        output: Format,
+    },
+    /// Run a command on a server as root.
+    Exec {
+        /// Server.
+        server: String,
+        /// Command and arguments.
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Power cut of a server.
+    Stop {
+        /// Server.
+        server: String,
+    },
+    /// Boot a server.
+    Start {
+        /// Server.
+        server: String,
+    },
+    /// Sever a server's network, both ways.
+    Cut {
+        /// Server.
+        server: String,
+    },
+    /// Mend a server's network.
+    Heal {
+        /// Server.
+        server: String,
+    },
+    /// Every server back to bare.
+    Reset,
+}

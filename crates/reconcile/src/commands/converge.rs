@@ -1,0 +1,135 @@
+//! `reconcile -f FILE`: converge once, prove service, exit.
+
+use std::{path::Path, time::Instant};
+
+use reconcile_core::{
+    desired::{Desired, Secrets, desired},
+    model::Observed,
+    plan::verify_request,
+    ports::Fleet as _,
+    verify::VerifyReport,
+};
+use reconcile_engine::{Event, Listener, PassError, converge};
+use reconcile_spec::{ValidSpec, secrets::RECONCILE_PROBE};
+
+use crate::{
+    cli::Cli,
+    failure::{Failure, Outcome},
+    fleet::RealFleet,
+    output,
+    progress::Progress,
+    secrets, source,
+};
+
+/// A cluster with everything that is needed to work on it.
+pub(super) struct Prepared {
+    pub(super) spec: ValidSpec,
+    pub(super) secrets: Secrets,
+    pub(super) desired: Desired,
+    pub(super) fleet: RealFleet,
+}
+
+/// Reads secrets, makes the desired state and the way to the servers.
+pub(super) fn prepare(spec: &ValidSpec, base: &Path) -> Result<Prepared, Failure> {
+    let secrets = secrets::read(spec, base)?;
+    let desired = desired(spec, &secrets).map_err(|missing| {
+        let mut failure = Failure::new(format!("secrets of cluster {} are missing", spec.name));
+        for secret in missing {
+            failure = failure.caused_by(secret);
+        }
+        failure
+    })?;
+    let fleet = RealFleet::new(spec, &desired, &secrets, base);
+    Ok(Prepared { spec: spec.clone(), secrets, desired, fleet })
+}
+
+/// An unsafe plan is a mistake of ours; say so.
+pub(super) fn unsafe_plan(error: &PassError) -> Failure {
+    Failure::from_error("plan", error).hint(
+        "this is a mistake in reconcile, nothing was changed; please report it with `plan -o json`",
+    )
+}
+
+/// Proves service end to end.
+pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool) -> VerifyReport {
+    let password = prepared
+        .secrets
+        .get(RECONCILE_PROBE)
+        .cloned()
+        .unwrap_or_else(|| reconcile_core::model::SecretText::new(""));
+    let token = format!(
+        "{:x}",
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos())
+    );
+    let request = verify_request(&prepared.spec, observed, password, commit, token);
+    prepared.fleet.verify(&request).await
+}
+
+pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {
+    let source = source::read(cli)?;
+    let stop = super::stop_on_signal();
+    let mut worst = Outcome::Done;
+    for spec in &source.clusters {
+        let prepared = prepare(spec, &source.base)?;
+        let outcome = run_one(cli, &prepared, &stop).await?;
+        worst = match (worst, outcome) {
+            (Outcome::Failed, _) | (_, Outcome::Failed) => Outcome::Failed,
+            (Outcome::Held, _) | (_, Outcome::Held) => Outcome::Held,
+            _ => Outcome::Done,
+        };
+    }
+    Ok(worst)
+}
+
+async fn run_one(
+    cli: &Cli,
+    prepared: &Prepared,
+    stop: &tokio_util::sync::CancellationToken,
+) -> Result<Outcome, Failure> {
+    let started = Instant::now();
+    let progress = Progress::new(cli.plain);
+    let converged = converge(&prepared.fleet, &prepared.desired, &progress, stop)
+        .await
+        .map_err(|error| unsafe_plan(&error))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let name = &prepared.desired.cluster;
+    if converged.stopped {
+        output::note(&format!("stopped; the next run goes on ({seconds:.1} s)"));
+        return Ok(Outcome::Failed);
+    }
+    if !converged.is_converged() {
+        output::print(&reconcile_core::plan::text(&converged.last.plan, false))?;
+    }
+    if !converged.errors.is_empty() {
+        output::note(&format!(
+            "{} of the last pass's steps failed; what does not depend on them was done ({seconds:.1} s)",
+            converged.errors.len()
+        ));
+        return Ok(Outcome::Failed);
+    }
+    if !converged.last.plan.held.is_empty() {
+        output::note(&format!("cluster {name}: something is held ({seconds:.1} s)"));
+        return Ok(Outcome::Held);
+    }
+    if !converged.last.plan.steps.is_empty() {
+        output::note(&format!("cluster {name}: not converged after {} passes", converged.passes));
+        return Ok(Outcome::Failed);
+    }
+    progress.hear(&Event::Verifying);
+    // A run that changed nothing leaves no trace: its proof is rolled back.
+    let report = prove(prepared, &converged.last.observed, converged.steps_done > 0).await;
+    progress.hear(&Event::Verified(&report));
+    let seconds = started.elapsed().as_secs_f64();
+    if !report.holds() {
+        output::note(&format!("cluster {name} is as desired but does not serve ({seconds:.1} s)"));
+        return Ok(Outcome::Failed);
+    }
+    output::print(&format!(
+        "cluster {name} is as desired and serves: {} steps done, {} proofs hold ({seconds:.1} s)\n",
+        converged.steps_done,
+        report.proofs.len()
+    ))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,82 @@
+//! Each command in its own file.
+
+mod converge;
+mod lab;
+mod plan;
+mod render;
+mod secrets;
+mod status;
+
+use clap::CommandFactory as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::{Cli, Command},
+    failure::{Failure, Outcome},
+    output, source,
+};
+
+/// Runs what was asked for.
+pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
+    let command = cli.command.take();
+    match command {
+        None => converge::run(&cli).await,
+        Some(Command::Plan(arguments)) => plan::plan(&cli, &arguments).await,
+        Some(Command::Apply(arguments)) => plan::apply(&cli, &arguments).await,
+        Some(Command::Status(arguments)) => status::run(&cli, &arguments).await,
+        Some(Command::Validate) => validate(&cli),
+        Some(Command::Render(arguments)) => render::run(&cli, &arguments),
+        Some(Command::Schema) => {
+            output::print(&reconcile_spec::json_schema())?;
+            Ok(Outcome::Done)
+        }
+        Some(Command::Secrets(command)) => secrets::run(&cli, &command),
+        Some(Command::Lab(arguments)) => lab::run(&arguments, cli.plain).await,
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "reconcile", &mut script);
+            output::print(&String::from_utf8_lossy(&script))?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn validate(cli: &Cli) -> Result<Outcome, Failure> {
+    let source = source::read(cli)?;
+    for spec in &source.clusters {
+        output::print(&format!("cluster {} is valid: {} hosts\n", spec.name, spec.hosts.len()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// First Ctrl-C (or SIGTERM): finish the steps at hand. Second: abort.
+fn stop_on_signal() -> CancellationToken {
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        signal().await;
+        output::note("stopping after the steps at hand; again to abort");
+        cancel.cancel();
+        signal().await;
+        abort();
+    });
+    token
+}
+
+#[expect(clippy::exit, reason = "the second signal aborts without waiting for anything")]
+fn abort() -> ! {
+    std::process::exit(130)
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}

@@ -1,0 +1,100 @@
+//! `reconcile plan` and `reconcile apply`.
+
+use std::path::Path;
+
+use reconcile_core::plan::{Plan, text};
+use reconcile_engine::{execute, look};
+
+use super::converge::{Prepared, prepare, unsafe_plan};
+use crate::{
+    cli::{ApplyArgs, Cli, Format, PlanArgs},
+    failure::{Failure, Outcome},
+    output,
+    progress::Progress,
+    source,
+};
+
+async fn look_at(prepared: &Prepared) -> Result<Plan, Failure> {
+    let pass =
+        look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
+    Ok(pass.plan)
+}
+
+pub(super) async fn plan(cli: &Cli, arguments: &PlanArgs) -> Result<Outcome, Failure> {
+    let source = source::read(cli)?;
+    if arguments.out.is_some() && source.clusters.len() > 1 {
+        return Err(
+            Failure::usage("a saved plan is of one cluster").hint("choose it with --cluster")
+        );
+    }
+    let (mut steps, mut held) = (0, 0);
+    for spec in &source.clusters {
+        let prepared = prepare(spec, &source.base)?;
+        let plan = look_at(&prepared).await?;
+        output::print_as(arguments.output, &plan, |wide| {
+            text(&plan, wide || arguments.output == Format::Text)
+        })?;
+        if let Some(path) = &arguments.out {
+            save(&plan, path)?;
+        }
+        steps += plan.steps.len();
+        held += plan.held.len();
+    }
+    Ok(match (arguments.exit_code, steps, held) {
+        (true, 1.., _) => Outcome::Pending,
+        (true, 0, 1..) => Outcome::Held,
+        _ => Outcome::Done,
+    })
+}
+
+fn bytes(plan: &Plan) -> Result<String, Failure> {
+    serde_json::to_string_pretty(plan)
+        .map(|text| text + "\n")
+        .map_err(|error| Failure::from_error("write the plan as JSON", &error))
+}
+
+fn save(plan: &Plan, path: &Path) -> Result<(), Failure> {
+    std::fs::write(path, bytes(plan)?).map_err(|error| {
+        Failure::from_error(format!("save the plan to {}", path.display()), &error)
+    })
+}
+
+/// Carries out a saved plan: the file and the world are read anew, and only if they give the very
+/// same plan is it executed. Nothing is taken from the saved file but its bytes.
+pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, Failure> {
+    let path = &arguments.plan;
+    let saved = std::fs::read_to_string(path).map_err(|error| {
+        Failure::from_error(format!("read the plan {}", path.display()), &error)
+    })?;
+    let header: serde_json::Value = serde_json::from_str(&saved)
+        .map_err(|error| Failure::from_error(format!("{} is no plan", path.display()), &error))?;
+    let source = source::read(cli)?;
+    let spec = source
+        .clusters
+        .iter()
+        .find(|spec| header["cluster"] == spec.name.as_str())
+        .ok_or_else(|| Failure::new("the plan is of a cluster that the file does not have"))?;
+    let prepared = prepare(spec, &source.base)?;
+    let plan = look_at(&prepared).await?;
+    if bytes(&plan)? != saved {
+        let moved = if header["desiredDigest"] != plan.desired_digest.as_str() {
+            "the desired-state file or a secret has changed since the plan was made"
+        } else if header["observedDigest"] != plan.observed_digest.as_str() {
+            "the servers or the Swarm have changed since the plan was made"
+        } else {
+            "this version of reconcile plans otherwise"
+        };
+        return Err(Failure::new(moved).hint("make a new plan and look at it again"));
+    }
+    let stop = super::stop_on_signal();
+    let progress = Progress::new(cli.plain);
+    let execution = execute::execute(&prepared.fleet, &plan, &progress, &stop).await;
+    output::print(&format!("{} of {} steps done\n", execution.done(), plan.steps.len()))?;
+    Ok(if execution.done() < plan.steps.len() {
+        Outcome::Failed
+    } else if plan.held.is_empty() {
+        Outcome::Done
+    } else {
+        Outcome::Held
+    })
+}

@@ -1,0 +1,121 @@
+//! `reconcile status`: conditions, servers, services, holds.
+
+use comfy_table::{Table, presets};
+use reconcile_core::status::{Status, Truth, status};
+use reconcile_engine::look;
+
+use super::converge::{prepare, prove, unsafe_plan};
+use crate::{
+    cli::{Cli, StatusArgs},
+    failure::{Failure, Outcome},
+    output, source,
+};
+
+pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Failure> {
+    let source = source::read(cli)?;
+    let mut well = true;
+    for spec in &source.clusters {
+        let prepared = prepare(spec, &source.base)?;
+        let pass = look(&prepared.fleet, &prepared.desired, &())
+            .await
+            .map_err(|error| unsafe_plan(&error))?;
+        let proof = if arguments.no_proof {
+            None
+        } else {
+            Some(prove(&prepared, &pass.observed, false).await)
+        };
+        let status = status(&prepared.desired, &pass.observed, &pass.plan, proof);
+        well &= status
+            .conditions
+            .iter()
+            .all(|condition| condition.kind != "Ready" || condition.status != Truth::False);
+        output::print_as(arguments.output, &status, |wide| text(&status, wide))?;
+    }
+    Ok(if well { Outcome::Done } else { Outcome::Held })
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.to_vec());
+    table
+}
+
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// The status as text.
+fn text(status: &Status, wide: bool) -> String {
+    let mut text = format!("Cluster {}\n\n", status.cluster);
+    let mut conditions = table(&["CONDITION", "STATUS", "REASON", "MESSAGE"]);
+    for condition in &status.conditions {
+        let truth = format!("{:?}", condition.status);
+        conditions.add_row([condition.kind, &truth, condition.reason, &condition.message]);
+    }
+    text.push_str(&trimmed(&conditions));
+    let mut hosts = table(&[
+        "HOST",
+        "ADDRESS",
+        "ETCD",
+        "POSTGRESQL",
+        "STATE",
+        "TIMELINE",
+        "LAG",
+        "SWARM",
+        "TASKS",
+    ]);
+    for host in &status.hosts {
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        hosts.add_row([
+            host.name.to_string(),
+            host.address.clone(),
+            host.etcd.clone(),
+            host.role.clone(),
+            host.state.clone(),
+            or_dash(host.timeline.map(|timeline| timeline.to_string())),
+            or_dash(host.lag_bytes.map(|lag| format!("{lag} B"))),
+            host.swarm.clone(),
+            or_dash(host.tasks.map(|tasks| tasks.to_string())),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&trimmed(&hosts));
+    for host in &status.hosts {
+        if let Some(reason) = &host.unreachable {
+            text.push_str(&format!("{} is unknown: {reason}\n", host.name));
+        }
+    }
+    let mut services = table(&["SERVICE", "TASKS", "IMAGE"]);
+    for service in &status.services {
+        let tasks = format!("{}/{}", service.running, service.wanted);
+        services.add_row([service.name.clone(), tasks, service.image.clone()]);
+    }
+    text.push('\n');
+    text.push_str(&trimmed(&services));
+    if !status.pending.is_empty() {
+        text.push_str(&format!("\nPending ({}):\n", status.pending.len()));
+        for step in status.pending.iter().take(if wide { usize::MAX } else { 10 }) {
+            text.push_str(&format!("  {step}\n"));
+        }
+    }
+    if !status.held.is_empty() {
+        text.push_str(&format!("\nHeld ({}):\n", status.held.len()));
+        for held in &status.held {
+            text.push_str(&format!("  {}: {}\n", held.object, held.reason));
+        }
+    }
+    if let Some(proof) = &status.proof {
+        text.push_str("\nService proof:\n");
+        for proof in proof.proofs.iter().filter(|proof| wide || !proof.holds) {
+            let mark = if proof.holds { "ok  " } else { "FAIL" };
+            text.push_str(&format!(
+                "  {mark} {}: {} ({} ms)\n",
+                proof.what, proof.detail, proof.millis
+            ));
+        }
+        if !wide && proof.holds() {
+            text.push_str(&format!("  all {} hold (-o wide shows each)\n", proof.proofs.len()));
+        }
+    }
+    text
+}

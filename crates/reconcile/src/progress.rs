@@ -1,0 +1,97 @@
+//! Progress on standard error: bars on a terminal, plain lines elsewhere.
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, Write as _},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use reconcile_core::plan::Step;
+use reconcile_engine::{Event, Listener};
+
+/// Shows events of a run.
+pub(crate) struct Progress {
+    bars: Option<MultiProgress>,
+    steps: Mutex<BTreeMap<usize, ProgressBar>>,
+}
+
+impl Progress {
+    /// Bars if standard error is a terminal and `plain` is not asked for.
+    pub(crate) fn new(plain: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !plain;
+        Self { bars: terminal.then(MultiProgress::new), steps: Mutex::default() }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bars {
+            // A terminal that went away cannot be told anything.
+            Some(bars) => drop(bars.println(text)),
+            None => drop(writeln!(anstream::stderr(), "{text}")),
+        }
+    }
+
+    fn begin(&self, step: &Step) {
+        let Some(bars) = &self.bars else { return };
+        let bar = bars.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed:.dim}") {
+            bar.set_style(style);
+        }
+        bar.set_message(name(step));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).insert(step.id, bar);
+    }
+
+    fn end(&self, step: &Step) {
+        let bar = self.steps.lock().unwrap_or_else(PoisonError::into_inner).remove(&step.id);
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn name(step: &Step) -> String {
+    format!("{} {}", step.verb.word(), step.object)
+}
+
+impl Listener for Progress {
+    fn hear(&self, event: &Event<'_>) {
+        match event {
+            Event::PassStarted(_) => {}
+            Event::Observed { took, known, servers } => self.line(&format!(
+                "observed {known} of {servers} servers in {:.2} s",
+                took.as_secs_f64()
+            )),
+            Event::Planned(plan) => {
+                self.line(&format!("planned {} steps, {} held", plan.steps.len(), plan.held.len()));
+            }
+            Event::StepStarted(step) => self.begin(step),
+            Event::StepFinished { step, result, took } => {
+                self.end(step);
+                let seconds = took.as_secs_f64();
+                match result {
+                    Ok(()) => self.line(&format!("  ok    {} ({seconds:.1} s)", name(step))),
+                    Err(error) => {
+                        self.line(&format!("  FAIL  {} ({seconds:.1} s)", name(step)));
+                        self.line(&format!("        {error}"));
+                        for line in error.stderr.lines() {
+                            self.line(&format!("        | {line}"));
+                        }
+                    }
+                }
+            }
+            Event::StepSkipped(step) => self.line(&format!("  skip  {}", name(step))),
+            Event::Verifying => self.line("proving service end to end"),
+            Event::Verified(report) => {
+                for proof in &report.proofs {
+                    let mark = if proof.holds { "ok  " } else { "FAIL" };
+                    self.line(&format!(
+                        "  {mark}  {} ({} ms) {}",
+                        proof.what, proof.millis, proof.detail
+                    ));
+                }
+            }
+        }
+    }
+}
