@@ -1,1 +1,12 @@
-//! reconcile-cluster
+//! The database cluster from a client's side: does it serve, end to end?
+//!
+//! Streams come from a [`reconcile_dial::Dialer`], so nothing has to be reachable from here.
+//!
+//! What this crate must not hold: a decision, or any change beyond the probe table's rows.
+
+mod patroni;
+mod session;
+mod verify;
+
+pub use patroni::replication;
+pub use verify::verify;

@@ -16,7 +16,7 @@ use crate::{
 /// A plan is done in one to three passes; a loop that needs more does not converge.
 const MAX_PASSES: u32 = 25;
 /// Passes with errors in a row before giving up; `--watch` never gives up.
-const MAX_FAILING: u32 = 3;
+const MAX_FAILING: u32 = 2;
 /// Pause after a pass with errors.
 const PAUSE: Duration = Duration::from_secs(2);
 

@@ -13,6 +13,7 @@ mod faults;
 pub mod fixture;
 mod fleet;
 mod observe;
+mod quick;
 mod random;
 mod server;
 mod sql;

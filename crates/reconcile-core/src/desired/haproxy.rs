@@ -19,6 +19,8 @@ fn preamble(spec: &ClusterSpec) -> String {
     let Checks { inter, fastinter, downinter, rise, fall } = spec.haproxy.checks;
     line(&mut text, format_args!("global"));
     line(&mut text, format_args!("    maxconn {}", spec.haproxy.maxconn));
+    // With fewer file descriptors than `maxconn` wants, serve what can be served.
+    line(&mut text, format_args!("    no strict-limits"));
     line(&mut text, format_args!("    log stdout format raw local0 notice"));
     line(&mut text, format_args!("    hard-stop-after {}s", hard_stop(spec)));
     line(&mut text, format_args!("\ndefaults"));

@@ -405,7 +405,7 @@ fn create_service(view: &View<'_>, manager: &HostName, spec: ServiceSpec, tasks:
         ObjectId::Service(spec.name.clone()),
         Verb::Create,
         "it does not exist",
-        240,
+        120,
         Action::Swarm(manager.clone(), SwarmAction::CreateService { spec, tasks }),
     )
     .change("image", None, Some(image))
@@ -430,7 +430,7 @@ fn plan_service(
                 object,
                 Verb::Await,
                 "not all of its tasks run",
-                240,
+                120,
                 Action::Swarm(manager.clone(), action),
             );
             drafts.step(draft.change(
