@@ -28,9 +28,8 @@ pub async fn replication(
         #[serde(default)]
         replication: Vec<Standby>,
     }
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
     #[serde(default)]
-    #[derive(Default)]
     struct Standby {
         application_name: String,
         client_addr: String,
@@ -78,15 +77,10 @@ async fn get(
         .header(HOST, authority)
         .body(Empty::<Bytes>::new())
         .map_err(|error| (error.to_string(), Retry::AfterChange))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
-        body.map(http_body_util::Collected::to_bytes)
-            .map_err(|error| (error.to_string(), Retry::Soon))
-    };
-    // The connection must be driven while the answer is awaited, and ends with it.
-    tokio::select! {
-        answer = exchange => answer,
-        ended = connection => Err((format!("the connection ended early: {ended:?}"), Retry::Soon)),
-    }
+    // Driven by itself, since the answer may still be read when the connection has ended; it ends
+    // with the sender.
+    tokio::spawn(async { drop(connection.await) });
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| (error.to_string(), Retry::Soon))
 }

@@ -27,9 +27,9 @@ pub async fn verify(dialer: &dyn Dialer, request: &VerifyRequest) -> VerifyRepor
 
 /// The write comes first: with `commit` the read is to find its row.
 async fn prove(dialer: &dyn Dialer, request: &VerifyRequest, front: &Front) -> Vec<Proof> {
-    let word = if request.commit { "commit" } else { "write" };
+    let deed = if request.commit { "commit" } else { "write" };
     let settle = if request.commit { SETTLE } else { Duration::ZERO };
-    let write = proof(word, front, persist(settle, || write(dialer, request, front))).await;
+    let write = proof(deed, front, persist(settle, || write(dialer, request, front))).await;
     let written = write.holds;
     let mut proofs = vec![write];
     if let Some(port) = front.read_port {
@@ -40,14 +40,14 @@ async fn prove(dialer: &dyn Dialer, request: &VerifyRequest, front: &Front) -> V
 }
 
 async fn proof(
-    word: &str,
+    deed: &str,
     front: &Front,
     work: impl Future<Output = Result<String, Failure>>,
 ) -> Proof {
     let start = Instant::now();
     let seen = work.await;
     Proof {
-        what: format!("{word} through {} on {}", front.through, front.host),
+        what: format!("{deed} through {} on {}", front.through, front.host),
         host: Some(front.host.clone()),
         holds: seen.is_ok(),
         millis: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::model::{HostName, SecretText};
+use crate::{
+    desired::Desired,
+    model::{HostName, Observed, PatroniRole, SecretText},
+};
 
 /// What to prove.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,4 +69,57 @@ impl VerifyReport {
     pub fn holds(&self) -> bool {
         !self.proofs.is_empty() && self.proofs.iter().all(|proof| proof.holds)
     }
+}
+
+/// What the observations themselves prove: one leader, replication streaming to every replica, all
+/// etcd members healthy. They took no time of their own.
+pub fn observed_proofs(desired: &Desired, observed: &Observed) -> Vec<Proof> {
+    let proof = |what: String, host: Option<&HostName>, holds: bool, detail: String| Proof {
+        what,
+        host: host.cloned(),
+        holds,
+        millis: 0,
+        detail,
+    };
+    let mut proofs = Vec::new();
+    let members = desired.patroni.members.keys();
+    let facts = members.filter_map(|host| {
+        observed.host(host).and_then(|facts| facts.patroni.present()).map(|fact| (host, fact))
+    });
+    let primaries: Vec<_> = facts
+        .filter(|(_, fact)| fact.role == PatroniRole::Primary && fact.state == "running")
+        .collect();
+    if !desired.patroni.members.is_empty() {
+        let names: Vec<_> = primaries.iter().map(|(host, _)| host.as_str()).collect();
+        let holds = primaries.len() == 1;
+        let detail = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        proofs.push(proof("one leader".to_owned(), None, holds, detail));
+    }
+    if let [(leader, fact)] = primaries.as_slice() {
+        for replica in desired.patroni.members.keys().filter(|member| member != leader) {
+            let standby =
+                fact.replication.iter().find(|standby| standby.application_name == replica.as_str());
+            let state = standby.map_or("not connected", |standby| standby.state.as_str());
+            proofs.push(proof(
+                format!("replication from {leader} to {replica}"),
+                Some(replica),
+                state == "streaming",
+                state.to_owned(),
+            ));
+        }
+    }
+    for host in desired.etcd.members.keys() {
+        let healthy = observed
+            .host(host)
+            .and_then(|facts| facts.etcd.present())
+            .is_some_and(|etcd| etcd.healthy);
+        let detail = if healthy { "healthy" } else { "not healthy" };
+        proofs.push(proof(
+            format!("etcd member {host}"),
+            Some(host),
+            healthy,
+            detail.to_owned(),
+        ));
+    }
+    proofs
 }

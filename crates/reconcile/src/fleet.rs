@@ -93,7 +93,7 @@ impl Fleet for RealFleet {
     }
 
     async fn verify(&self, request: &VerifyRequest) -> VerifyReport {
-        let _ = request; VerifyReport::default()
+        reconcile_cluster::verify(self.ssh.as_ref(), request).await
     }
 
     fn round_trips(&self) -> BTreeMap<HostName, u64> {

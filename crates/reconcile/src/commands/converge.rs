@@ -7,7 +7,7 @@ use reconcile_core::{
     model::Observed,
     plan::verify_request,
     ports::Fleet as _,
-    verify::VerifyReport,
+    verify::{VerifyReport, observed_proofs},
 };
 use reconcile_engine::{Event, Listener, PassError, converge};
 use reconcile_spec::{ValidSpec, secrets::RECONCILE_PROBE};
@@ -64,7 +64,9 @@ pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool
             .map_or(0, |since| since.as_nanos())
     );
     let request = verify_request(&prepared.spec, observed, password, commit, token);
-    prepared.fleet.verify(&request).await
+    let mut report = VerifyReport { proofs: observed_proofs(&prepared.desired, observed) };
+    report.proofs.extend(prepared.fleet.verify(&request).await.proofs);
+    report
 }
 
 pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {

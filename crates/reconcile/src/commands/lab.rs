@@ -5,7 +5,7 @@ use std::io::Write as _;
 use reconcile_lab::{Event, Lab, LabError, LabOptions, LabStatus, Progress, Scope};
 
 use crate::{
-    cli::{Format, LabArgs, LabCommand},
+    cli::{LabArgs, LabCommand},
     failure::{Failure, Outcome},
     output,
 };

@@ -41,7 +41,7 @@ fn table(header: &[&str]) -> Table {
 }
 
 fn trimmed(table: &Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    table.lines().map(|line| line.trim().to_owned() + "\n").collect()
 }
 
 /// The status as text.
