@@ -68,8 +68,7 @@ impl Session {
     /// Runs statements in one round trip and gives back the last row of all.
     pub(crate) async fn run(&self, sql: &str) -> Result<SimpleQueryRow, Failure> {
         within(ANSWER, "no answer", async {
-            let messages =
-                self.client.simple_query(sql).await.map_err(|error| failure(&error))?;
+            let messages = self.client.simple_query(sql).await.map_err(|error| failure(&error))?;
             let row = messages.into_iter().rev().find_map(|message| match message {
                 SimpleQueryMessage::Row(row) => Some(row),
                 _ => None,

@@ -6,11 +6,7 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use reconcile_core::{
-    desired::Desired,
-    model::Observed,
-    plan::plan,
-};
+use reconcile_core::{desired::Desired, model::Observed, plan::plan};
 use reconcile_sim::{World, fixture};
 
 /// Desired state and converged observations of so many hosts, at most seven of them full members

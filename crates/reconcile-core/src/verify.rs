@@ -97,8 +97,10 @@ pub fn observed_proofs(desired: &Desired, observed: &Observed) -> Vec<Proof> {
     }
     if let [(leader, fact)] = primaries.as_slice() {
         for replica in desired.patroni.members.keys().filter(|member| member != leader) {
-            let standby =
-                fact.replication.iter().find(|standby| standby.application_name == replica.as_str());
+            let standby = fact
+                .replication
+                .iter()
+                .find(|standby| standby.application_name == replica.as_str());
             let state = standby.map_or("not connected", |standby| standby.state.as_str());
             proofs.push(proof(
                 format!("replication from {leader} to {replica}"),
@@ -114,12 +116,7 @@ pub fn observed_proofs(desired: &Desired, observed: &Observed) -> Vec<Proof> {
             .and_then(|facts| facts.etcd.present())
             .is_some_and(|etcd| etcd.healthy);
         let detail = if healthy { "healthy" } else { "not healthy" };
-        proofs.push(proof(
-            format!("etcd member {host}"),
-            Some(host),
-            healthy,
-            detail.to_owned(),
-        ));
+        proofs.push(proof(format!("etcd member {host}"), Some(host), healthy, detail.to_owned()));
     }
     proofs
 }

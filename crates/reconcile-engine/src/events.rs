@@ -8,6 +8,8 @@ use reconcile_core::{
     verify::VerifyReport,
 };
 
+use crate::pass::PassError;
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -37,6 +39,12 @@ pub enum Event<'a> {
     },
     /// A step was not started, since one that it needs failed or the run was asked to stop.
     StepSkipped(&'a Step),
+    /// A new desired state is in force.
+    SourceChanged,
+    /// The desired state cannot be read; the last good one stays in force.
+    SourceBroken(&'a str),
+    /// The plan was refused by the checker.
+    PassRefused(&'a PassError),
     /// The service proof begins.
     Verifying,
     /// The service proof ended.

@@ -2,14 +2,18 @@
 //!
 //! Knows the world only through [`reconcile_core::ports::Fleet`]; decides nothing itself.
 
+pub mod backoff;
 pub mod converge;
 pub mod events;
 pub mod execute;
+pub mod journal;
 pub mod observe;
 pub mod pass;
+pub mod watch;
 
 pub use converge::{Converged, converge};
 pub use events::{Event, Listener};
 pub use execute::{Execution, StepResult};
+pub use journal::Journal;
 pub use observe::observe;
 pub use pass::{Pass, PassError, look, run};

@@ -84,7 +84,7 @@ async fn own(
         write.data_bytes(stdin).await?;
         write.eof().await
     });
-    let mut fed = false;
+    let mut all_sent = false;
     let mut closed = false;
     while !closed {
         tokio::select! {
@@ -113,7 +113,7 @@ async fn own(
                 Some(_) => {}
             },
             // A command that ends without reading its input is judged by its status.
-            _ = &mut feed, if !fed => fed = true,
+            _ = &mut feed, if !all_sent => all_sent = true,
             () = tokio::time::sleep_until(deadline) => {
                 outcome.get_or_insert(Outcome::Deadline);
                 break;

@@ -48,7 +48,7 @@ impl TrustedKeys {
         if let Some(pinned) = pinned {
             // A pin is the whole truth; of known_hosts only the revocations stay.
             keys.accepted = parse_pinned(pinned)?;
-            keys.origin = "the pinned host key".to_owned();
+            "the pinned host key".clone_into(&mut keys.origin);
         }
         if !keys.accepted.is_empty() {
             return Ok(keys);

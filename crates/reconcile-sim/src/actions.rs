@@ -100,10 +100,11 @@ impl World {
                 self.install(host, packages, (cluster, claims), silence, start)
             }
             HostAction::WriteFile { file, before, claim, notify, cluster } => {
-                self.write(host, file, before.as_deref(), *claim, cluster)?;
+                let replaced = self.write(host, file, before.as_deref(), *claim, cluster)?;
                 match notify {
-                    Some((unit, verb)) => self.notify(host, unit, *verb),
-                    None => Ok(()),
+                    // Carried out a second time it replaces nothing and disturbs nobody.
+                    Some((unit, verb)) if replaced => self.notify(host, unit, *verb),
+                    _ => Ok(()),
                 }
             }
             HostAction::RemoveFile { path, digest } => self.remove(host, path, digest),
@@ -150,9 +151,9 @@ impl World {
         }
         for (index, (name, version)) in packages.iter().enumerate() {
             let offered = self.repository.get(name).cloned();
-            let Some(offered) = offered.filter(|offered| {
-                version.as_ref().is_none_or(|version| version == offered)
-            }) else {
+            let Some(offered) =
+                offered.filter(|offered| version.as_ref().is_none_or(|version| version == offered))
+            else {
                 let cause = format!("E: Unable to locate package {name}");
                 return Err(refused(host, attempt, cause, Retry::AfterChange));
             };
@@ -209,6 +210,7 @@ impl World {
         }
     }
 
+    /// True where the file was replaced, false where it was as desired already.
     fn write(
         &mut self,
         host: &HostName,
@@ -216,7 +218,7 @@ impl World {
         before: Option<&str>,
         claim: bool,
         cluster: &str,
-    ) -> Effect {
+    ) -> Result<bool, EffectError> {
         let attempt = format!("write {} on {host}", file.path);
         let new = File {
             bytes: file.content.bytes().to_vec(),
@@ -231,7 +233,7 @@ impl World {
         }
         let there = server.files.get(&file.path).cloned();
         if there.as_ref() == Some(&new) {
-            return Ok(());
+            return Ok(false);
         }
         if there.as_ref().map(File::digest).as_deref() != before {
             return Err(refused(host, attempt, "it changed since the plan", Retry::Soon));
@@ -240,7 +242,10 @@ impl World {
             return Err(refused(host, attempt, "No space left on device", Retry::AfterChange));
         }
         if there.is_some() && !self.claimed(host, ClaimKind::File, &file.path) {
-            self.violate(format!("the file {} of somebody else on {host} was overwritten", file.path));
+            self.violate(format!(
+                "the file {} of somebody else on {host} was overwritten",
+                file.path
+            ));
         }
         if claim {
             let claims = [Claim { kind: ClaimKind::File, name: file.path.clone() }];
@@ -249,7 +254,7 @@ impl World {
         self.cut_here(host)?;
         self.server_of(host)?.files.insert(file.path.clone(), new);
         self.wrote(format!("{host}:{}", file.path));
-        Ok(())
+        Ok(true)
     }
 
     /// Reloads or restarts a unit after its file was replaced, if it is active.

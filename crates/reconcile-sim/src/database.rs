@@ -135,11 +135,7 @@ impl World {
     }
 
     fn scope(&self, store: u64, scope: &str) -> Scope {
-        self.etcd
-            .get(&store)
-            .and_then(|store| store.scopes.get(scope))
-            .cloned()
-            .unwrap_or_default()
+        self.etcd.get(&store).and_then(|store| store.scopes.get(scope)).cloned().unwrap_or_default()
     }
 
     fn store_scope(&mut self, number: u64, name: &str, scope: Scope) {
@@ -214,7 +210,8 @@ impl World {
             }
             (Some(_), _) => {
                 // Another cluster's data: Patroni refuses and ends.
-                let text = format!("Patroni on {} was started on data of another cluster", member.host);
+                let text =
+                    format!("Patroni on {} was started on data of another cluster", member.host);
                 if !self.violations.contains(&text) {
                     self.violate(text);
                 }
@@ -340,7 +337,8 @@ impl World {
         if foreign {
             self.violate(format!("Patroni's configuration of somebody else on {host} was changed"));
         }
-        let parameter = |config: &Value, name: &str| config["postgresql"]["parameters"][name].clone();
+        let parameter =
+            |config: &Value, name: &str| config["postgresql"]["parameters"][name].clone();
         let restart = RESTART_ONLY
             .iter()
             .any(|name| parameter(&before, name) != parameter(&scope.config, name));

@@ -95,7 +95,8 @@ impl World {
         let Some(server) = self.servers.get(host) else { return };
         let setting = |name: &str| server.etcd_setting(name).unwrap_or_default();
         let (directory, token) = (setting("DATA_DIR"), setting("INITIAL_CLUSTER_TOKEN"));
-        let (own, state) = (setting("INITIAL_ADVERTISE_PEER_URLS"), setting("INITIAL_CLUSTER_STATE"));
+        let (own, state) =
+            (setting("INITIAL_ADVERTISE_PEER_URLS"), setting("INITIAL_CLUSTER_STATE"));
         let members: BTreeMap<String, String> = setting("INITIAL_CLUSTER")
             .split(',')
             .filter_map(|entry| entry.split_once('='))
@@ -116,7 +117,8 @@ impl World {
                     && same.is_none_or(|(same, ..)| same != *number)
                     && store.members.values().any(|url| members.values().any(|own| own == url));
                 if beside {
-                    let text = format!("etcd on {host} was founded beside the formed cluster {number}");
+                    let text =
+                        format!("etcd on {host} was founded beside the formed cluster {number}");
                     self.violations.push(text);
                     break;
                 }

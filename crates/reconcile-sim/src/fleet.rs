@@ -249,8 +249,9 @@ impl Fleet for SimFleet {
         if hidden(&self.state().world) {
             pending::<()>().await;
         }
-        seen.swarm_facts(via, request)
-            .map_err(|cause| refused(via, format!("ask the Swarm through {via}"), cause, Retry::Soon))
+        seen.swarm_facts(via, request).map_err(|cause| {
+            refused(via, format!("ask the Swarm through {via}"), cause, Retry::Soon)
+        })
     }
 
     async fn perform(&self, action: &Action, _: Duration) -> Result<(), EffectError> {
@@ -272,7 +273,10 @@ impl Fleet for SimFleet {
             what: format!("write through {} on {}", front.through, front.host),
             host: Some(front.host.clone()),
             holds: primaries == 1
-                && world.container_listeners(&front.host).iter().any(|l| l.port == front.write_port),
+                && world
+                    .container_listeners(&front.host)
+                    .iter()
+                    .any(|l| l.port == front.write_port),
             millis: 1,
             detail: format!("{primaries} primaries"),
         });

@@ -35,8 +35,7 @@ impl World {
         });
         let packages = request.packages.iter().filter_map(|name| {
             let package = server.packages.get(name)?;
-            let fact =
-                PackageFact { version: package.version.clone(), complete: package.complete };
+            let fact = PackageFact { version: package.version.clone(), complete: package.complete };
             Some((name.clone(), fact))
         });
         let units = request.units.iter().filter_map(|name| {
@@ -83,9 +82,10 @@ impl World {
     }
 
     fn unit_fact(&self, host: &HostName, name: &str, unit: &crate::Unit) -> UnitFact {
-        let waits = name == etcd::UNIT && self.etcd_of(host).is_none_or(|number| {
-            self.etcd.get(&number).is_none_or(|store| !store.formed)
-        });
+        let waits = name == etcd::UNIT
+            && self
+                .etcd_of(host)
+                .is_none_or(|number| self.etcd.get(&number).is_none_or(|store| !store.formed));
         let active = match (unit.running, unit.failed, waits) {
             (true, _, true) => "activating",
             (true, _, false) => "active",

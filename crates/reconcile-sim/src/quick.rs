@@ -25,7 +25,8 @@ impl World {
                     .servers
                     .get(host)
                     .is_some_and(|server| server.power && server.reach == Reach::Answers);
-                let facts = if answers { self.facts(host, &probe_request(desired, host)) } else { None };
+                let facts =
+                    if answers { self.facts(host, &probe_request(desired, host)) } else { None };
                 let reason = format!("connect to {host}: no answer");
                 (host.clone(), facts.map_or(Observation::unknown(reason), Observation::Known))
             })

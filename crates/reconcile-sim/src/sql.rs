@@ -104,7 +104,14 @@ fn name(text: &str) -> Option<(String, &str)> {
 fn literal(text: &str) -> Option<String> {
     let text = text.trim_start();
     let inner = text.strip_prefix("E'").or_else(|| text.strip_prefix('\''))?;
-    Some(inner.replace("''", "\u{1}").split('\'').next()?.replace('\u{1}', "'").replace("\\\\", "\\"))
+    Some(
+        inner
+            .replace("''", "\u{1}")
+            .split('\'')
+            .next()?
+            .replace('\u{1}', "'")
+            .replace("\\\\", "\\"),
+    )
 }
 
 fn apply(
@@ -227,17 +234,12 @@ fn attributes(text: &str, member_of: BTreeSet<String>) -> RoleFact {
         inherit: words.contains("INHERIT"),
         connection_limit: limit.unwrap_or(-1),
         member_of,
-        password_digest: password
-            .and_then(literal)
-            .map(|verifier| sha256_hex(verifier.as_bytes())),
+        password_digest: password.and_then(literal).map(|verifier| sha256_hex(verifier.as_bytes())),
     }
 }
 
 /// None: not understood.
-fn create_database(
-    cluster: &mut Database,
-    rest: &str,
-) -> Option<Result<Option<String>, String>> {
+fn create_database(cluster: &mut Database, rest: &str) -> Option<Result<Option<String>, String>> {
     let (database, rest) = name(rest)?;
     let (owner, rest) = name(rest.trim_start().strip_prefix("OWNER ")?)?;
     let (template, rest) = name(rest.trim_start().strip_prefix("TEMPLATE ")?)?;

@@ -278,13 +278,9 @@ impl World {
     pub fn plant_foreign_swarm(&mut self, host: &str) {
         let number = self.next_id();
         let (id, node) = (format!("foreign-swarm-{number}"), format!("foreign-node-{number}"));
-        let value = Node {
-            host: HostName::new(host),
-            manager: true,
-            availability: "active".to_owned(),
-        };
-        let swarm =
-            Swarm { nodes: BTreeMap::from([(node.clone(), value)]), ..Swarm::default() };
+        let value =
+            Node { host: HostName::new(host), manager: true, availability: "active".to_owned() };
+        let swarm = Swarm { nodes: BTreeMap::from([(node.clone(), value)]), ..Swarm::default() };
         self.swarms.insert(id.clone(), swarm);
         self.install_docker(host);
         self.server_mut(host).docker = Some(crate::Engine { swarm: Some((id, node)) });

@@ -178,11 +178,8 @@ impl World {
         self.cut_here(host)?;
         let created = self.tick;
         let swarm = self.swarm_via(host)?;
-        let (kind, files) = if secret {
-            ("secret", &mut swarm.secrets)
-        } else {
-            ("config", &mut swarm.configs)
-        };
+        let (kind, files) =
+            if secret { ("secret", &mut swarm.secrets) } else { ("config", &mut swarm.configs) };
         if let Some(there) = files.get(&file.name) {
             return if there.labels.get(OWNER_LABEL) == file.labels.get(OWNER_LABEL) {
                 Ok(())

@@ -72,9 +72,8 @@ impl World {
             let digest = reconcile_core::model::sha256_hex(service.image.as_bytes());
             self.images.entry(service.image.clone()).or_insert(format!("sha256:{digest}"));
         }
-        self.extensions = ["pg_stat_statements", "pgcrypto", "pg_trgm", "plpgsql"]
-            .map(str::to_owned)
-            .to_vec();
+        self.extensions =
+            ["pg_stat_statements", "pgcrypto", "pg_trgm", "plpgsql"].map(str::to_owned).to_vec();
     }
 
     /// The server, for changing it.

@@ -76,8 +76,8 @@ impl SwarmClient {
         if let Some(engine) = engines.get(host) {
             return Ok(Arc::clone(engine));
         }
-        let engine = Engine::new(Arc::clone(&self.dialer), host)
-            .map_err(|fault| fault.at(host, attempt))?;
+        let engine =
+            Engine::new(Arc::clone(&self.dialer), host).map_err(|fault| fault.at(host, attempt))?;
         let engine = Arc::new(engine);
         engines.insert(host.clone(), Arc::clone(&engine));
         Ok(engine)

@@ -116,7 +116,10 @@ impl Engine {
     }
 
     /// Runs a call of bollard's, bounded in time.
-    pub(crate) async fn call<'a, T, F>(&'a self, call: impl FnOnce(&'a Docker) -> F) -> Result<T, Fault>
+    pub(crate) async fn call<'a, T, F>(
+        &'a self,
+        call: impl FnOnce(&'a Docker) -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, bollard::errors::Error>> + 'a,
     {
@@ -125,12 +128,21 @@ impl Engine {
 
     /// `GET path`, decoded.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
-        decode(&self.exchange(Method::GET, path, None, ANSWER).await?)
+        self.get_within(ANSWER, path).await
     }
 
-    /// `GET path` that needs a registry, decoded.
-    pub(crate) async fn get_slowly<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
-        decode(&self.exchange(Method::GET, path, None, SLOW_ANSWER).await?)
+    /// `GET path` with a limit of its own. A connection that breaks is no news of the engine:
+    /// it may have been idle for long, so reading is tried once more on a new one.
+    pub(crate) async fn get_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        path: &str,
+    ) -> Result<T, Fault> {
+        let answer = match self.exchange(Method::GET, path, None, limit).await {
+            Err(Fault::Broken(_)) => self.exchange(Method::GET, path, None, limit).await,
+            answer => answer,
+        };
+        decode(&answer?)
     }
 
     /// The name of a network of the Swarm that no list shows, asked once for each id.
@@ -157,7 +169,8 @@ impl Engine {
     /// `GET path`, whose body goes on until the engine or we end it.
     pub(crate) async fn stream(&self, path: &str) -> Result<Incoming, Fault> {
         let response =
-            within(ANSWER, async { self.wire.send(request(Method::GET, path, None)?).await }).await?;
+            within(ANSWER, async { self.wire.send(request(Method::GET, path, None)?).await })
+                .await?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }

@@ -54,12 +54,8 @@ impl Fault {
     /// When to try again.
     pub(crate) fn retry(&self) -> Retry {
         // Older engines report Raft's troubles with status 500, so the words count first.
-        const PASSING: [&str; 4] = [
-            "out of sequence",
-            "code = Unavailable",
-            "code = Aborted",
-            "is not a swarm manager",
-        ];
+        const PASSING: [&str; 4] =
+            ["out of sequence", "code = Unavailable", "code = Aborted", "is not a swarm manager"];
         const LATER: [&str; 4] =
             ["does not have a leader", "DeadlineExceeded", "deadline exceeded", "in use by"];
         if PASSING.iter().any(|text| self.says(text)) {

@@ -14,11 +14,14 @@ use serde::Deserialize;
 
 use crate::{
     convert::from_engine,
-    engine::{Engine, filters},
+    engine::{Engine, SLOW_ANSWER, filters},
     fault::Fault,
     labels::{CLUSTER, RESOLVED_IMAGE},
     wire::{File, Network, Node, Service, Swarm, Task},
 };
+
+/// Longest wait for a registry: a look at everything else must not hang on it.
+const REGISTRY: Duration = Duration::from_secs(10);
 
 /// Asks `engine`, a manager's, for everything in `request`.
 pub(crate) async fn observe(engine: &Engine, request: &SwarmRequest) -> Result<SwarmFacts, Fault> {
@@ -41,7 +44,10 @@ pub(crate) async fn observe(engine: &Engine, request: &SwarmRequest) -> Result<S
         networks: network_facts(networks),
         configs: file_facts(configs),
         secrets: file_facts(secrets),
-        services: services.into_iter().map(|known| (known.fact.spec.name.clone(), known.fact)).collect(),
+        services: services
+            .into_iter()
+            .map(|known| (known.fact.spec.name.clone(), known.fact))
+            .collect(),
         images,
     })
 }
@@ -77,7 +83,11 @@ pub(crate) async fn tasks(engine: &Engine, services: &[&str]) -> Result<Vec<Task
 }
 
 /// The digest that the registry holds for an image reference, as the engine sees it.
-pub(crate) async fn resolve(engine: &Engine, image: &str) -> Result<String, Fault> {
+pub(crate) async fn resolve(
+    engine: &Engine,
+    image: &str,
+    limit: Duration,
+) -> Result<String, Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
@@ -90,7 +100,8 @@ pub(crate) async fn resolve(engine: &Engine, image: &str) -> Result<String, Faul
     if let Some((_, digest)) = image.split_once('@') {
         return Ok(digest.to_owned());
     }
-    let answer: Answer = engine.get_slowly(&format!("/distribution/{image}/json")).await?;
+    let answer: Answer =
+        engine.get_within(SLOW_ANSWER, &format!("/distribution/{image}/json")).await?;
     Ok(answer.descriptor.digest)
 }
 
@@ -181,9 +192,11 @@ fn task_facts<'a>(
 fn not_ready(node: Option<&Node>) -> Option<String> {
     match node {
         None => Some("its node is no longer in the Swarm".to_owned()),
-        Some(node) if !node.ready() => {
-            Some(format!("node {} is {} {}", node.label(), node.status.state, node.status.message).trim_end().to_owned())
-        }
+        Some(node) if !node.ready() => Some(
+            format!("node {} is {} {}", node.label(), node.status.state, node.status.message)
+                .trim_end()
+                .to_owned(),
+        ),
         Some(_) => None,
     }
 }
@@ -230,9 +243,7 @@ async fn images(
         services
             .iter()
             .filter(|known| known.ours && known.resolved_from.as_deref() == Some(image))
-            .filter(|known| {
-                !running || known.fact.tasks.iter().any(|task| task.state == "running")
-            })
+            .filter(|known| !running || known.fact.tasks.iter().any(|task| task.state == "running"))
             .find_map(|known| known.fact.spec.digest.clone())
     };
     let look_up = |image: String| {
@@ -241,7 +252,7 @@ async fn images(
             if let Some(digest) = held {
                 return (image, Observation::Known(digest));
             }
-            let digest = match resolve(engine, &image).await {
+            let digest = match resolve(engine, &image, REGISTRY).await {
                 Ok(digest) => Observation::Known(digest),
                 Err(fault) => stale.map_or_else(
                     || Observation::unknown(format!("resolve image {image}: {fault}")),

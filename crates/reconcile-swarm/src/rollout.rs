@@ -53,16 +53,19 @@ pub(crate) async fn settle(
     deadline: Instant,
 ) -> Result<(), EffectError> {
     let mut steady: Option<(BTreeSet<String>, Instant)> = None;
-    let error =
-        |cause: String, retry: Retry| Err(EffectError::new(Some(engine.host()), attempt, cause, retry));
+    let error = |cause: String, retry: Retry| {
+        Err(EffectError::new(Some(engine.host()), attempt, cause, retry))
+    };
     loop {
         let last = match look(engine, goal.service).await {
             Ok(look) => {
-                if goal.updating && let Some(verdict) = ended(&look, goal) {
+                if goal.updating
+                    && let Some(verdict) = ended(&look, goal)
+                {
                     return error(verdict, Retry::AfterChange);
                 }
                 let running = look.running();
-                if running.len() >= goal.tasks && !look.busy(goal) {
+                if running.len() >= goal.tasks && !(goal.updating && look.busy()) {
                     match &steady {
                         Some((same, since)) if same.is_subset(&running) => {
                             if since.elapsed() >= STEADY {
@@ -101,8 +104,7 @@ async fn look(engine: &Engine, name: &str) -> Result<Look, Fault> {
     let path = format!("/services/{}", escape(name));
     let service: Service = engine.get(&path).await?;
     let asked = [service.id.as_str()];
-    let (tasks, nodes) =
-        tokio::try_join!(observe::tasks(engine, &asked), observe::nodes(engine))?;
+    let (tasks, nodes) = tokio::try_join!(observe::tasks(engine, &asked), observe::nodes(engine))?;
     Ok(Look { service, tasks, nodes })
 }
 
@@ -138,19 +140,17 @@ impl Look {
         made_from(&task.spec, &self.service.spec["TaskTemplate"])
     }
 
-    /// True while Swarm is still changing tasks.
-    fn busy(&self, goal: &Goal<'_>) -> bool {
-        match self.service.update_status.state.as_str() {
-            "updating" | "rollback_started" => true,
-            state => goal.updating && state.starts_with("rollback"),
-        }
+    /// True while Swarm is still changing tasks. Where an update hangs on a node that is down this
+    /// never ends, so it counts only for the update that we made.
+    fn busy(&self) -> bool {
+        matches!(self.service.update_status.state.as_str(), "updating" | "rollback_started")
     }
 
     /// What is missing, in one line.
     fn trouble(&self, goal: &Goal<'_>) -> String {
         let running = self.running().len();
         let mut parts = vec![format!("{running} of {} tasks run", goal.tasks)];
-        if self.busy(goal) {
+        if self.busy() {
             parts.push(format!("the update is {}", self.service.update_status.state));
         }
         parts.extend(self.reasons(goal, |place| {
@@ -160,7 +160,12 @@ impl Look {
             parts.extend(self.nodes.values().filter_map(|node| {
                 let off = !node.ready() || node.spec.availability != "active";
                 off.then(|| {
-                    format!("node {} is {}, {}", node.label(), node.status.state, node.spec.availability)
+                    format!(
+                        "node {} is {}, {}",
+                        node.label(),
+                        node.status.state,
+                        node.spec.availability
+                    )
                 })
             }));
         }
@@ -179,8 +184,7 @@ impl Look {
             .filter(|(place, _)| wants(*place))
             .filter_map(|(_, mut tasks)| {
                 tasks.sort_by_key(|task| task.age_key());
-                let fresh =
-                    |task: &&&Task| task.broke() && !goal.broken_before.contains(&task.id);
+                let fresh = |task: &&&Task| task.broke() && !goal.broken_before.contains(&task.id);
                 let told = tasks.iter().rev().find(fresh).copied().or_else(|| {
                     tasks.last().copied().filter(|task| task.status.state != "running")
                 })?;

@@ -32,6 +32,18 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 
+    /// Stay, and keep the cluster as desired.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+
+    /// Seconds between two passes of `--watch` while nothing happens.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) interval: u64,
+
+    /// Folder for the journal and the lock; default: reconcile/ in the user's state folder.
+    #[arg(long, global = true, env = "RECONCILE_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
     /// Plain lines instead of progress bars, also on a terminal.
     #[arg(long, global = true)]
     pub(crate) plain: bool,
@@ -46,6 +58,8 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Show conditions, servers and services as they are now.
     Status(StatusArgs),
+    /// Show the journal: what was done, when, and with what result.
+    Events(EventsArgs),
     /// Check the file and say everything that is wrong with it.
     Validate,
     /// Write every file of every server, and the stack, as they would be.
@@ -105,6 +119,16 @@ pub(crate) struct StatusArgs {
     /// Leave the service proof out.
     #[arg(long)]
     pub(crate) no_proof: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Format: text, or one JSON object a line.
+    #[arg(short, long, default_value = "text")]
+    pub(crate) output: Format,
+    /// Only so many of the last entries.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) last: usize,
 }
 
 #[derive(Debug, Args)]

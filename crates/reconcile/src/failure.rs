@@ -75,8 +75,8 @@ impl Failure {
         self
     }
 
-    /// Prints it and gives the exit code.
-    pub(crate) fn report(&self) -> ExitCode {
+    /// The report as text.
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         if self.verbatim {
             text.push_str(self.message.trim_end());
@@ -93,8 +93,13 @@ impl Failure {
         for hint in &self.hints {
             text.push_str(&format!("Hint: {hint}\n"));
         }
+        text
+    }
+
+    /// Prints it and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
         // Where standard error is closed nobody is left to tell.
-        let _unheard = anstream::stderr().write_all(text.as_bytes());
+        let _unheard = anstream::stderr().write_all(self.text().as_bytes());
         ExitCode::from(self.code)
     }
 }

@@ -63,6 +63,16 @@ impl RealFleet {
     }
 }
 
+impl RealFleet {
+    /// Docker's events as a manager tells them, as hints that something may have changed.
+    pub(crate) async fn events(
+        &self,
+        via: &HostName,
+    ) -> Result<reconcile_swarm::Hints, EffectError> {
+        self.swarm.events(via).await
+    }
+}
+
 impl Fleet for RealFleet {
     async fn observe_host(
         &self,
@@ -86,7 +96,9 @@ impl Fleet for RealFleet {
             Action::Patroni(host, action) => {
                 let url = self.patroni_urls.get(host).map_or("", String::as_str);
                 let (user, password) = &self.patroni_login;
-                self.ssh.perform_patroni(host, url, Some((user.as_str(), password)), action, deadline).await
+                self.ssh
+                    .perform_patroni(host, url, Some((user.as_str(), password)), action, deadline)
+                    .await
             }
             Action::Swarm(host, action) => self.swarm.apply(host, action, deadline).await,
         }

@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod secrets;
 mod source;
+mod state;
 
 use std::process::ExitCode;
 

@@ -17,14 +17,18 @@ impl Dialer for Says {
         tokio::spawn(async move {
             let mut request = vec![0; 1 << 12];
             let length = theirs.read(&mut request).await.unwrap();
-            assert!(request[..length].starts_with(b"GET /patroni HTTP/1.1\r\nhost: 192.0.2.11:8008"));
+            assert!(
+                request[..length].starts_with(b"GET /patroni HTTP/1.1\r\nhost: 192.0.2.11:8008")
+            );
             theirs.write_all(answer.as_bytes()).await.unwrap();
         });
         async { Ok(Box::new(ours) as BoxStream) }.boxed()
     }
 }
 
-async fn ask(answer: &'static str) -> Result<Vec<ReplicationFact>, reconcile_core::ports::EffectError> {
+async fn ask(
+    answer: &'static str,
+) -> Result<Vec<ReplicationFact>, reconcile_core::ports::EffectError> {
     replication(&Says(answer), &"node1".into(), "http://192.0.2.11:8008").await
 }
 

@@ -37,10 +37,13 @@ fn lines(report: &VerifyReport) -> Vec<String> {
 async fn a_commit_is_awaited_at_the_read_port() {
     let fake = Fake::with(|state| state.lag = 3);
     let report = verify(&fake, &request(true, &["node1"])).await;
-    assert_eq!(lines(&report), [
-        "+ commit through HAProxy on node1: committed on 192.0.2.11",
-        "+ read through HAProxy on node1: read from standby 192.0.2.12, the committed row is there, at try 4",
-    ]);
+    assert_eq!(
+        lines(&report),
+        [
+            "+ commit through HAProxy on node1: committed on 192.0.2.11",
+            "+ read through HAProxy on node1: read from standby 192.0.2.12, the committed row is there, at try 4",
+        ]
+    );
     assert!(report.holds());
     assert!(report.proofs[1].millis >= 750);
 }
@@ -49,17 +52,21 @@ async fn a_commit_is_awaited_at_the_read_port() {
 async fn without_commit_nothing_stays_and_each_proof_gets_one_try() {
     let fake = Fake::default();
     let report = verify(&fake, &request(false, &["node1", "node2"])).await;
-    assert_eq!(lines(&report), [
-        "+ write through HAProxy on node1: written and rolled back on 192.0.2.11",
-        "+ read through HAProxy on node1: read from standby 192.0.2.12",
-        "+ write through HAProxy on node2: written and rolled back on 192.0.2.11",
-        "+ read through HAProxy on node2: read from standby 192.0.2.12",
-    ]);
-    let state = fake.0.lock().unwrap();
-    assert_eq!(state.token, None);
-    let writes = state.asked.iter().filter(|sql| sql.starts_with("BEGIN; INSERT")).count();
-    assert_eq!((state.asked.len(), writes), (4, 2));
-    drop(state);
+    assert_eq!(
+        lines(&report),
+        [
+            "+ write through HAProxy on node1: written and rolled back on 192.0.2.11",
+            "+ read through HAProxy on node1: read from standby 192.0.2.12",
+            "+ write through HAProxy on node2: written and rolled back on 192.0.2.11",
+            "+ read through HAProxy on node2: read from standby 192.0.2.12",
+        ]
+    );
+    {
+        let state = fake.0.lock().unwrap();
+        assert_eq!(state.token, None);
+        let writes = state.asked.iter().filter(|sql| sql.starts_with("BEGIN; INSERT")).count();
+        assert_eq!((state.asked.len(), writes), (4, 2));
+    }
     let fake = Fake::with(|state| state.refuse = 1);
     let report = verify(&fake, &request(false, &["node1"])).await;
     assert_eq!(
@@ -86,7 +93,10 @@ async fn a_row_that_never_arrives_is_told_with_the_server() {
     let fake = Fake::with(|state| state.lag = 1000);
     let report = verify(&fake, &request(true, &["node1"])).await;
     let detail = &report.proofs[1].detail;
-    assert!(detail.starts_with("standby 192.0.2.12 does not show the committed row yet"), "{detail}");
+    assert!(
+        detail.starts_with("standby 192.0.2.12 does not show the committed row yet"),
+        "{detail}"
+    );
     assert!((9_000..11_000).contains(&report.proofs[1].millis));
 }
 

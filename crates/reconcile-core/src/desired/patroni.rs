@@ -92,27 +92,15 @@ pub(super) fn cluster(spec: &ClusterSpec) -> DesiredPatroni {
     }
 }
 
-/// Parameters that reconcile sets unless the specification does.
-/// `max_connections`: room for both poolers' pools of three nodes and a few direct sessions.
-const PARAMETERS: [(&str, &str); 8] = [
-    ("max_connections", "300"),
-    ("max_replication_slots", "10"),
-    ("max_wal_senders", "10"),
-    ("password_encryption", "scram-sha-256"),
-    ("tcp_keepalives_idle", "300"),
-    ("wal_keep_size", "256MB"),
-    ("wal_level", "replica"),
-    ("wal_log_hints", "on"),
-];
-
 /// The dynamic configuration: what `bootstrap.dcs` starts with and `PATCH /config` keeps so.
 pub fn dynamic(spec: &ClusterSpec) -> Value {
     let patroni = &spec.patroni;
-    let mut parameters: Map<String, Value> =
-        PARAMETERS.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-    for (name, value) in &spec.postgresql.parameters {
-        parameters.insert(name.clone(), json!(value));
-    }
+    let parameters: Map<String, Value> = spec
+        .postgresql
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect();
     json!({
         "ttl": patroni.ttl,
         "loop_wait": patroni.loop_wait,
@@ -214,6 +202,8 @@ pub(super) fn config(spec: &ClusterSpec, host: &Host, values: &SecretValues<'_>)
             "bin_dir": postgresql.bin_dir,
             "pgpass": "/var/lib/postgresql/.pgpass_patroni",
             "use_unix_socket": true,
+            // Otherwise a replica's copy waits for a checkpoint that the primary spreads over minutes.
+            "basebackup": [{ "checkpoint": "fast" }],
             "authentication": {
                 "superuser": login("postgres", secrets::POSTGRES_SUPERUSER),
                 "replication": login(REPLICATION_ROLE, secrets::POSTGRES_REPLICATION),

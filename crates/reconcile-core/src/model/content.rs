@@ -3,7 +3,7 @@
 //! Neither can be printed by accident: no Display, a Debug that shows only a length or a digest,
 //! and a Serialize (of [`Content`] alone) that writes the digest.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -40,20 +40,30 @@ impl fmt::Debug for SecretText {
 }
 
 /// The exact bytes of a file, config or secret.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Content {
     bytes: Vec<u8>,
     secret: bool,
+    /// Every pass compares digests, and the bytes never change.
+    digest: OnceLock<String>,
 }
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.secret == other.secret
+    }
+}
+
+impl Eq for Content {}
 
 impl Content {
     /// Bytes that anyone may read.
     pub fn open(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), secret: false }
+        Self { bytes: bytes.into(), secret: false, digest: OnceLock::new() }
     }
     /// Bytes that hold a secret.
     pub fn secret(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), secret: true }
+        Self { bytes: bytes.into(), secret: true, digest: OnceLock::new() }
     }
     /// Whether the bytes hold a secret.
     pub fn is_secret(&self) -> bool {
@@ -65,7 +75,7 @@ impl Content {
     }
     /// SHA-256 in hexadecimal.
     pub fn digest(&self) -> String {
-        sha256_hex(&self.bytes)
+        self.digest.get_or_init(|| sha256_hex(&self.bytes)).clone()
     }
     /// The text for showing, unless it is secret or not UTF-8.
     pub fn shown(&self) -> Option<&str> {

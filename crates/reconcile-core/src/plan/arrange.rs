@@ -67,10 +67,12 @@ pub(super) fn arrange(drafts: Drafts, policy: &Policy) -> (Vec<Step>, Vec<Held>)
     (ordered, held)
 }
 
-/// Moves every step that needs a held object to the holds, until nothing moves any more.
+/// Moves every step that needs a held object to the holds, until nothing moves any more. A held
+/// object's own steps go too: what is held for one reason is not changed for another.
 fn hold_dependents(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
     loop {
         let blocked: BTreeSet<_> = held.iter().map(|held| held.object.clone()).collect();
+        steps.retain(|step| !blocked.contains(&step.object));
         let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(steps)
             .into_iter()
             .partition(|step| !step.needs.iter().any(|need| blocked.contains(need)));

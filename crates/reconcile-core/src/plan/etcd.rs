@@ -15,6 +15,16 @@ use crate::{
     model::{Claim, ClaimKind, EtcdFact, HostFacts, HostName, ObjectId},
 };
 
+/// A member's own word, where the member is ours: reconcile claimed its data directory before it
+/// started it. Whatever else answers on the port says nothing about our cluster.
+pub(super) fn member<'a>(view: &View<'a>, host: &HostName) -> Option<&'a EtcdFact> {
+    let facts = view.host(host)?;
+    facts
+        .etcd
+        .present()
+        .filter(|_| facts.manifest.claims(ClaimKind::DataDir, &view.desired.etcd.data_dir))
+}
+
 /// What is known of the cluster as a whole.
 struct Cluster<'a> {
     /// A member that is healthy and lists the membership.
@@ -28,13 +38,36 @@ struct Cluster<'a> {
 fn cluster<'a>(view: &View<'a>) -> Cluster<'a> {
     let etcd = &view.desired.etcd;
     let facts = || etcd.members.keys().filter_map(|host| view.host(host));
-    let voice = facts()
-        .filter_map(|facts| facts.etcd.present())
+    let voice = etcd
+        .members
+        .keys()
+        .filter_map(|host| member(view, host))
         .find(|etcd| etcd.healthy && !etcd.members.is_empty());
     let formed = voice.is_some()
         || facts().any(|facts| facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token));
     let unknown = etcd.members.keys().find(|host| view.host(host).is_none());
     Cluster { voice, formed, unknown }
+}
+
+fn populated(view: &View<'_>, facts: &HostFacts) -> bool {
+    let directory = facts.data_dirs.get(&view.desired.etcd.data_dir);
+    directory.is_some_and(|directory| directory.populated)
+}
+
+fn started(facts: &HostFacts) -> bool {
+    facts.units.get(UNIT).is_some_and(|unit| matches!(&*unit.active, "active" | "activating"))
+}
+
+/// What shows that somebody else's etcd is on a host: data or a process, and no claim of ours.
+fn foreign(view: &View<'_>, facts: &HostFacts) -> Option<String> {
+    let directory = &view.desired.etcd.data_dir;
+    if facts.manifest.claims(ClaimKind::DataDir, directory) {
+        None
+    } else if populated(view, facts) {
+        Some(format!("{directory} holds data that reconcile did not put there"))
+    } else {
+        started(facts).then(|| format!("{UNIT} runs, and not on {directory}"))
+    }
 }
 
 /// Plans etcd.
@@ -55,34 +88,25 @@ fn plan_member(
     drafts: &mut Drafts,
 ) {
     let etcd = &view.desired.etcd;
-    let unit = ObjectId::Unit(host.clone(), UNIT.to_owned());
-    let directory = facts.data_dirs.get(&etcd.data_dir);
-    let populated = directory.is_some_and(|directory| directory.populated);
-    let running = facts.units.get(UNIT).is_some_and(|unit| unit.active == "active");
-    let started = running || facts.units.get(UNIT).is_some_and(|unit| unit.active == "activating");
-    if populated && !facts.manifest.claims(ClaimKind::DataDir, &etcd.data_dir) {
-        let reason = format!("{} holds data that reconcile did not put there", etcd.data_dir);
-        drafts.hold(unit, HoldReason::Foreign(reason));
-        return;
+    let unit = facts.units.get(UNIT);
+    let step = if let Some(reason) = foreign(view, facts) {
+        Err(HoldReason::Foreign(reason))
+    } else if let Some(reason) = super::probe::stranger(view, host, facts, &["etcd"], UNIT) {
+        Err(reason)
+    } else if started(facts) {
+        let enabled = unit.is_some_and(|unit| unit.enabled == "enabled");
+        Ok((!enabled).then(|| enable(host, facts)))
+    } else if populated(view, facts) {
+        Ok(Some(restart(host, facts)))
+    } else {
+        first_start(view, cluster, host, facts).map(|state| Some(start(view, host, state)))
+    };
+    match step {
+        Ok(step) => drafts.steps.extend(step),
+        Err(reason) => drafts.hold(ObjectId::Unit(host.clone(), UNIT.to_owned()), reason),
     }
-    if let Some(reason) = super::probe::stranger(view, host, facts, &["etcd"], UNIT) {
-        drafts.hold(unit, reason);
-        return;
-    }
-    if !populated && !started {
-        match first_start(view, cluster, host, facts) {
-            Ok(state) => drafts.step(start(view, host, state)),
-            Err(reason) => {
-                drafts.hold(unit, reason);
-                return;
-            }
-        }
-    } else if populated && !started {
-        drafts.step(restart(host, facts));
-    } else if facts.units.get(UNIT).is_some_and(|unit| unit.enabled != "enabled") {
-        drafts.step(enable(host, facts));
-    }
-    let healthy = facts.etcd.present().is_some_and(|etcd| etcd.healthy);
+    // Also where the unit is held: what needs the member then waits, too.
+    let healthy = member(view, host).is_some_and(|etcd| etcd.healthy);
     let formed = facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token);
     if !healthy || !formed || facts.files.contains_key(BOOTSTRAP_ENV) {
         let everyone =
@@ -145,12 +169,10 @@ fn first_start(
             "{unknown} may hold the cluster's data; a cluster is founded only when every member's host is known"
         )));
     }
-    let foreign = etcd.members.keys().find(|member| {
-        view.host(member).is_some_and(|facts| {
-            facts.data_dirs.get(&etcd.data_dir).is_some_and(|directory| directory.populated)
-                && !facts.manifest.claims(ClaimKind::DataDir, &etcd.data_dir)
-        })
-    });
+    let foreign = etcd
+        .members
+        .keys()
+        .find(|member| view.host(member).is_some_and(|facts| foreign(view, facts).is_some()));
     match foreign {
         Some(member) => Err(HoldReason::WaitsFor(ObjectId::Unit(member.clone(), UNIT.to_owned()))),
         None => Ok("new"),
@@ -209,13 +231,8 @@ fn enable(host: &HostName, facts: &HostFacts) -> Draft {
 pub(super) fn restart_forbidden(view: &View<'_>, host: &HostName) -> Option<HoldReason> {
     let members = &view.desired.etcd.members;
     let others = members.keys().filter(|member| *member != host);
-    let healthy = others
-        .filter(|member| {
-            view.host(member)
-                .and_then(|facts| facts.etcd.present())
-                .is_some_and(|etcd| etcd.healthy)
-        })
-        .count();
+    let healthy =
+        others.filter(|other| member(view, other).is_some_and(|etcd| etcd.healthy)).count();
     let quorum = members.len() / 2 + 1;
     (members.len() > 1 && healthy < quorum).then(|| {
         HoldReason::Quorum(format!(

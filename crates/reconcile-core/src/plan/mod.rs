@@ -202,6 +202,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     patroni::plan(&view, &mut drafts);
     sql::plan(&view, &mut drafts);
     swarm::plan(&view, &mut drafts);
+    servers::plan_claims(&view, &mut drafts);
     let (steps, held) = arrange::arrange(drafts, &desired.policy);
     Plan {
         cluster: desired.cluster.clone(),

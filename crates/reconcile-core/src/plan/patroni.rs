@@ -29,7 +29,7 @@ pub(super) fn cluster<'a>(view: &View<'a>) -> Cluster<'a> {
     let facts =
         || patroni.members.keys().filter_map(|host| view.host(host).map(|facts| (host, facts)));
     let mut primaries = facts().filter_map(|(host, facts)| {
-        let fact = facts.patroni.present()?;
+        let fact = facts.patroni.present().filter(|fact| ours(view, facts, fact))?;
         (fact.role == PatroniRole::Primary && fact.state == "running").then_some((host, fact))
     });
     let primary = primaries.next();
@@ -39,6 +39,13 @@ pub(super) fn cluster<'a>(view: &View<'a>) -> Cluster<'a> {
         facts.data_dirs.get(&patroni.data_dir).is_some_and(|directory| directory.populated)
     });
     Cluster { primary, split, fresh: unknown.is_none() && !populated && primary.is_none(), unknown }
+}
+
+/// A Patroni that reconcile started: it claimed the data directory before. Any other is somebody
+/// else's, whatever it leads.
+fn ours(view: &View<'_>, facts: &HostFacts, fact: &PatroniFact) -> bool {
+    let patroni = &view.desired.patroni;
+    fact.scope == patroni.scope && facts.manifest.claims(ClaimKind::DataDir, &patroni.data_dir)
 }
 
 /// Plans Patroni.
@@ -80,6 +87,11 @@ fn plan_member(
         return;
     }
     let fact = facts.patroni.present();
+    if let Some(fact) = fact.filter(|fact| !ours(view, facts, fact)) {
+        let reason = format!("a Patroni of scope {} runs there", fact.scope);
+        drafts.hold(object, HoldReason::Foreign(reason));
+        return;
+    }
     if let Some(fact) = fact.filter(|fact| fact.pending_restart && !fact.paused) {
         let reason = format!(
             "a parameter of {} waits for a restart of PostgreSQL, which this release leaves to you: patronictl restart {} {host}",
@@ -189,9 +201,12 @@ fn start(
         ObjectId::File(host.clone(), UNIT_FILE.to_owned()),
     ]);
     // A standing quorum of etcd is enough to start on; a cluster that is only forming is not.
-    let quorum_stands = view.desired.etcd.members.keys().any(|member| {
-        view.host(member).and_then(|facts| facts.etcd.present()).is_some_and(|etcd| etcd.healthy)
-    });
+    let quorum_stands = view
+        .desired
+        .etcd
+        .members
+        .keys()
+        .any(|member| super::etcd::member(view, member).is_some_and(|etcd| etcd.healthy));
     if !quorum_stands {
         draft = draft.needs(etcd);
     }

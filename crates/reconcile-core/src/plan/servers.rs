@@ -20,6 +20,15 @@ pub(super) const PACKAGE_DISK: &str = "/usr";
 /// Servers further apart than this cannot trust each other's leases and certificates.
 const MAX_CLOCK_OFFSET_MS: i64 = 5_000;
 
+/// Plans the claims of what other steps are about to make; comes after all others.
+pub(super) fn plan_claims(view: &View<'_>, drafts: &mut Drafts) {
+    for (name, server) in &view.desired.servers {
+        if let Some(facts) = view.host(name).filter(|facts| unfit(view, facts).is_none()) {
+            plan_claim(view, name, server, facts, drafts);
+        }
+    }
+}
+
 /// Plans packages and files of every server.
 pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     for (name, server) in &view.desired.servers {
@@ -28,7 +37,6 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
                 if let Some(reason) = unfit(view, facts) {
                     drafts.hold(ObjectId::Host(name.clone()), reason);
                 } else {
-                    plan_claims(view, name, server, facts, drafts);
                     plan_packages(view, name, server, facts, drafts);
                     for file in server.files.values() {
                         plan_file(view, name, file, facts, drafts);
@@ -67,8 +75,10 @@ fn unfit(view: &View<'_>, facts: &HostFacts) -> Option<HoldReason> {
     None
 }
 
-/// Files that already are as desired but unclaimed become ours without being written.
-fn plan_claims(
+/// Files that already are as desired but unclaimed become ours without being written, and a
+/// server's membership in the Swarm is noted where it is about to come about: a claim without
+/// its effect would make a stranger's Swarm look like ours.
+fn plan_claim(
     view: &View<'_>,
     name: &HostName,
     server: &DesiredServer,
@@ -85,9 +95,8 @@ fn plan_claims(
         })
         .map(|managed| Claim { kind: ClaimKind::File, name: managed.file.path.clone() })
         .collect();
-    let joins = server.swarm != SwarmRole::None
-        && !facts.manifest.claims(ClaimKind::Swarm, super::swarm::CLAIM)
-        && super::swarm::outside(facts);
+    let joins = !facts.manifest.claims(ClaimKind::Swarm, super::swarm::CLAIM)
+        && drafts.steps.iter().any(|step| super::swarm::enters(step, name));
     if joins {
         claims.push(Claim { kind: ClaimKind::Swarm, name: super::swarm::CLAIM.to_owned() });
     }
@@ -166,11 +175,19 @@ fn plan_packages(
         .iter()
         .map(|(name, _)| Claim { kind: ClaimKind::Package, name: name.clone() })
         .collect();
+    // A package enables its unit, and a reboot would start it before its turn: etcd without
+    // data and as `existing`, Patroni without a claim. What is in use already is left alone.
+    let idle = |unit: &&String| {
+        facts.units.get(*unit).is_none_or(|fact| fact.enabled != "enabled" && fact.main_pid == 0)
+    };
+    let silence = std::iter::once("postgresql.service".to_owned())
+        .chain(server.units.keys().filter(idle).cloned())
+        .collect();
     let action = HostAction::InstallPackages {
         packages: wanted,
         cluster: view.desired.cluster.clone(),
         claims,
-        silence: vec!["postgresql.service".to_owned()],
+        silence,
         start: if engine { vec!["docker.service".to_owned()] } else { Vec::new() },
     };
     let first = server.files.values().filter(|file| file.before_packages);

@@ -12,7 +12,7 @@ use crate::{
     action::{Action, SwarmAction, SwarmFile},
     desired::swarm::OWNER_LABEL,
     model::{
-        ConfigFact, HostFacts, HostName, LocalSwarmState, ObjectId, Observation, ServiceFact,
+        ConfigFact, HostName, LocalSwarmState, NodeFact, ObjectId, Observation, ServiceFact,
         ServiceSpec, SwarmFacts,
     },
 };
@@ -21,13 +21,40 @@ use std::collections::BTreeMap;
 /// Name of the claim on a server's Swarm membership.
 pub(super) const CLAIM: &str = "swarm";
 
-/// True where a server is known to be in no Swarm.
-pub(super) fn outside(facts: &HostFacts) -> bool {
-    match &facts.docker {
-        Observation::Known(Some(docker)) => docker.swarm.state == LocalSwarmState::Inactive,
-        Observation::Known(None) => true,
-        Observation::Unknown { .. } => false,
-    }
+/// True for the step by which a server founds or joins the Swarm.
+pub(super) fn enters(step: &Draft, host: &HostName) -> bool {
+    matches!(
+        &step.action,
+        Action::Swarm(on, SwarmAction::Init { .. } | SwarmAction::Join { .. }) if on == host
+    )
+}
+
+/// True where the Swarm is what a founding of ours leaves that was cut off before the label: one
+/// node, claimed, and nothing in it. Joins come after the label, so any other Swarm without
+/// it was founded by somebody else, be it on a server that we claimed.
+fn unfinished(view: &View<'_>, facts: &SwarmFacts) -> bool {
+    let claimed = |host: &HostName| {
+        view.host(host).is_some_and(|host| {
+            host.manifest.claims(crate::model::ClaimKind::Swarm, CLAIM)
+                && host
+                    .docker
+                    .present()
+                    .is_some_and(|docker| facts.nodes.contains_key(&docker.swarm.node_id))
+        })
+    };
+    let elsewhere = |host: &HostName| {
+        view.host(host).and_then(|host| host.docker.present()).is_some_and(|docker| {
+            docker.swarm.state != LocalSwarmState::Inactive
+                && !facts.nodes.contains_key(&docker.swarm.node_id)
+        })
+    };
+    let nodes = &view.desired.swarm.nodes;
+    facts.nodes.len() == 1
+        && facts.services.is_empty()
+        && facts.configs.is_empty()
+        && facts.secrets.is_empty()
+        && nodes.iter().any(|(host, _)| claimed(host))
+        && !nodes.iter().any(|(host, _)| elsewhere(host))
 }
 
 /// Plans the Swarm.
@@ -66,13 +93,8 @@ fn plan_nodes(
     // A Swarm that already stands must be ours.
     if let Some(facts) = facts {
         let label = facts.labels.get(OWNER_LABEL);
-        let claimed = nodes.iter().any(|(host, _)| {
-            inside(host).is_some()
-                && view.host(host).is_some_and(|facts| {
-                    facts.manifest.claims(crate::model::ClaimKind::Swarm, CLAIM)
-                })
-        });
-        let ours = label == Some(&view.desired.cluster) || (label.is_none() && claimed);
+        let ours =
+            label == Some(&view.desired.cluster) || (label.is_none() && unfinished(view, facts));
         if !ours {
             let owner = label.map_or("nobody known".to_owned(), |name| format!("cluster {name}"));
             let reason = format!("Swarm {} belongs to {owner}", facts.cluster_id);
@@ -339,16 +361,18 @@ fn plan_services(
     manager: &HostName,
     drafts: &mut Drafts,
 ) {
-    let planned = view.desired.swarm.nodes.len();
-    // Nodes that are down cannot run tasks; nodes that are about to join will.
-    let down = facts.map_or(0, |facts| {
-        facts
-            .nodes
-            .values()
-            .filter(|node| node.state != "ready" || node.availability == "drain")
-            .count()
-    });
-    let tasks = planned.saturating_sub(down);
+    // Nodes that are up run a task each, and nodes that are about to enter will. A server that
+    // cannot be brought in now gets its task whenever it comes.
+    let up = |node: &&NodeFact| node.state == "ready" && node.availability == "active";
+    let entering: Vec<&HostName> = view
+        .desired
+        .swarm
+        .nodes
+        .iter()
+        .map(|(host, _)| host)
+        .filter(|host| drafts.steps.iter().any(|step| enters(step, host)))
+        .collect();
+    let tasks = facts.map_or(0, |facts| facts.nodes.values().filter(up).count()) + entering.len();
     for spec in &view.desired.swarm.services {
         let object = ObjectId::Service(spec.name.clone());
         if let Some(reason) = port_stranger(view, spec) {
@@ -360,7 +384,7 @@ fn plan_services(
             .and_then(|digest| digest.known().cloned());
         let spec = ServiceSpec { digest: spec.digest.clone().or(resolved), ..spec.clone() };
         match facts.and_then(|facts| facts.services.get(&spec.name)) {
-            None => drafts.step(create_service(view, manager, spec, tasks)),
+            None => drafts.step(create_service(&entering, manager, spec, tasks)),
             Some(fact) if !ours(view, &fact.spec.labels) => {
                 let reason = "a service of that name exists without our label".to_owned();
                 drafts.hold(object, HoldReason::Foreign(reason));
@@ -385,18 +409,22 @@ fn port_stranger(view: &View<'_>, spec: &ServiceSpec) -> Option<HoldReason> {
     })
 }
 
-fn service_needs(view: &View<'_>, spec: &ServiceSpec) -> BTreeSet<ObjectId> {
+fn service_needs(entering: &[&HostName], spec: &ServiceSpec) -> BTreeSet<ObjectId> {
     let mut needs: BTreeSet<ObjectId> = BTreeSet::from([ObjectId::Swarm]);
     needs.extend(spec.configs.iter().map(|mount| ObjectId::Config(mount.source.clone())));
     needs.extend(spec.secrets.iter().map(|mount| ObjectId::Secret(mount.source.clone())));
     needs.extend(spec.networks.iter().map(|network| ObjectId::Network(network.network.clone())));
-    needs
-        .extend(view.desired.swarm.nodes.iter().map(|(host, _)| ObjectId::SwarmNode(host.clone())));
+    needs.extend(entering.iter().map(|host| ObjectId::SwarmNode((*host).clone())));
     needs
 }
 
-fn create_service(view: &View<'_>, manager: &HostName, spec: ServiceSpec, tasks: usize) -> Draft {
-    let needs = service_needs(view, &spec);
+fn create_service(
+    entering: &[&HostName],
+    manager: &HostName,
+    spec: ServiceSpec,
+    tasks: usize,
+) -> Draft {
+    let needs = service_needs(entering, &spec);
     let image = match &spec.digest {
         Some(digest) => format!("{}@{digest}", spec.image),
         None => spec.image.clone(),

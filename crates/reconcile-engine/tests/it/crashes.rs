@@ -32,8 +32,18 @@ pub(crate) async fn reference(workload: &Workload) -> Reference {
     Reference { end: world.end_state(), writes: world.writes, effects, reads: fleet.reads() }
 }
 
-/// Asserts that a run came to the end of the run without faults.
+/// Asserts that a run came to the end of the run without faults, with as many writes.
 pub(crate) fn same_end(fleet: &SimFleet, reference: &Reference, what: &str) {
+    let writes = same_state(fleet, reference, what);
+    assert_eq!(writes, reference.writes, "{what}: other writes; {:#?}", fleet.effects());
+}
+
+/// Asserts that a run came to the end of the run without faults. Returns its writes.
+pub(crate) fn same_state(
+    fleet: &SimFleet,
+    reference: &Reference,
+    what: &str,
+) -> BTreeMap<String, u64> {
     let world = fleet.world();
     assert_eq!(world.violations, Vec::<String>::new(), "{what}");
     let end = world.end_state();
@@ -50,7 +60,7 @@ pub(crate) fn same_end(fleet: &SimFleet, reference: &Reference, what: &str) {
     // labelled before the crash is labelled by a step of its own.
     let mut writes = world.writes;
     writes.remove("swarm/labels");
-    assert_eq!(writes, reference.writes, "{what}: other writes; {:#?}", fleet.effects());
+    writes
 }
 
 async fn every_crash(workload: &Workload) {

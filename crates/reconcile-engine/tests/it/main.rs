@@ -3,6 +3,10 @@
 
 mod bare;
 mod crashes;
+mod reach;
 mod run;
-mod scratch;
+mod seeds;
+mod stale;
+mod strangers;
+mod topologies;
 mod workloads;

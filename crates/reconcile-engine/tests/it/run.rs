@@ -1,10 +1,6 @@
 //! Running the engine to its end on a simulated fleet, through crashes.
 
-use reconcile_core::{
-    check::check,
-    desired::Desired,
-    plan::Plan,
-};
+use reconcile_core::{check::check, desired::Desired, plan::Plan};
 use reconcile_engine::{Converged, PassError, converge, look};
 use reconcile_sim::{SimFleet, World};
 use tokio_util::sync::CancellationToken;

@@ -45,12 +45,8 @@ pub(crate) async fn changes() -> Vec<Workload> {
     let spec = fixture::spec(3, 0, |_| {});
     let same = fixture::desire(&spec);
     let before = converged(&same).await;
-    let drift = |name, disturb| Workload {
-        name,
-        before: before.clone(),
-        disturb,
-        desired: same.clone(),
-    };
+    let drift =
+        |name, disturb| Workload { name, before: before.clone(), disturb, desired: same.clone() };
     let change = |name, change: fn(&mut ClusterSpec)| {
         let mut spec = spec.clone();
         change(&mut spec);

@@ -87,11 +87,8 @@ fi
     }
     if let Some((unit, verb)) = notify {
         // Not where the plan itself saw the file as it should be: then only its owner was wrong.
-        let _infallible = write!(
-            body,
-            "[ \"$WANT\" = \"$BEFORE\" ] || {{\n{}}}\n",
-            units::notify(unit, verb)
-        );
+        let _infallible =
+            write!(body, "[ \"$WANT\" = \"$BEFORE\" ] || {{\n{}}}\n", units::notify(unit, verb));
     }
     body
 }

@@ -186,10 +186,8 @@ fn run_sql(socket_dir: &str, port: u16, database: &str, sql: &[u8]) -> String {
          *) fail after-change \"$why\" ;;\nesac\n",
         sql = base64_lines(sql),
         dir = quote(socket_dir),
-        database = quote(&format!(
-            "dbname='{}'",
-            database.replace('\\', r"\\").replace('\'', r"\'")
-        )),
+        database =
+            quote(&format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"))),
     )
 }
 
@@ -259,18 +257,18 @@ mod tests {
     #[test]
     fn a_failure_is_told_by_its_own_line() {
         let text = "noise\n@@at installing\n@@fail after-change package x is nowhere\n";
-        let fault = judge(&output(90, text), &[]).unwrap_err();
+        let fault = judge(&output(90, text), &[]).expect_err("it failed");
         assert_eq!(fault.retry, Retry::AfterChange);
         assert_eq!(fault.cause, "package x is nowhere");
         assert_eq!(fault.stderr, "noise");
-        let fault = judge(&output(1, "first\nlast\n"), &[]).unwrap_err();
+        let fault = judge(&output(1, "first\nlast\n"), &[]).expect_err("it failed");
         assert_eq!(fault.cause, "the script ended with status 1: last");
     }
 
     #[test]
     fn secrets_do_not_stay_in_errors() {
         let text = "ERROR: near \"'SCRAM-SHA-256$4096:abc=$x:y'\" and hunter22\n";
-        let fault = judge(&output(3, text), &["hunter22".to_owned()]).unwrap_err();
+        let fault = judge(&output(3, text), &["hunter22".to_owned()]).expect_err("it failed");
         assert!(!fault.stderr.contains("4096") && !fault.stderr.contains("hunter22"), "{fault:?}");
         assert!(fault.cause.contains("<secret>"));
     }

@@ -131,8 +131,7 @@ pub(super) fn install(
     }
     // Where all of them are claimed already, an earlier try of ours was cut off: units that live
     // now were brought by it, not by somebody else before.
-    let own: Vec<&Claim> =
-        claims.iter().filter(|claim| claim.kind == ClaimKind::Package).collect();
+    let own: Vec<&Claim> = claims.iter().filter(|claim| claim.kind == ClaimKind::Package).collect();
     body.push_str("resumed=0\n");
     if !own.is_empty() {
         let all: Vec<String> =
@@ -140,11 +139,8 @@ pub(super) fn install(
         let _infallible = writeln!(body, "if {}; then resumed=1; fi", all.join(" && "));
     }
     for (index, unit) in silence.iter().enumerate() {
-        let _infallible = writeln!(
-            body,
-            "had{index}=0; if lively {}; then had{index}=1; fi",
-            quote(unit)
-        );
+        let _infallible =
+            writeln!(body, "had{index}=0; if lively {}; then had{index}=1; fi", quote(unit));
     }
     body.push_str(&claim_lines(Some(cluster), claims));
     body.push_str(INSTALL);

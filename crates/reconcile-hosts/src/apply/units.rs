@@ -85,7 +85,7 @@ pub(super) fn unit(unit: &str, verb: UnitVerb, enable: bool) -> String {
     body.push_str(match verb {
         UnitVerb::Start => {
             "[ \"$(show \"$U\" ActiveState)\" != failed ] || systemctl reset-failed -- \"$U\"\n\
-             [ \"$(show \"$U\" ActiveState)\" = active ] || act start -- \"$U\"\nsettled \"$U\" active\n"
+             [ \"$(show \"$U\" ActiveState)\" != active ] || exit 0\nact start -- \"$U\"\nsettled \"$U\" active\n"
         }
         UnitVerb::Restart => {
             "[ \"$(show \"$U\" ActiveState)\" != failed ] || systemctl reset-failed -- \"$U\"\n\

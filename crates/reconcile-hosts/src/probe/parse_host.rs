@@ -28,7 +28,7 @@ pub(super) fn os(sections: &Sections) -> Result<OsFact, String> {
     let release = sections.text("os");
     let value = |key: &str| -> String {
         let lines = release.lines().filter_map(|line| line.split_once('='));
-        let found = lines.filter(|(name, _)| *name == key).map(|(_, value)| value).last();
+        let found = lines.filter(|(name, _)| *name == key).map(|(_, value)| value).next_back();
         found.map_or_else(String::new, |value| value.trim_matches(['"', '\'']).to_owned())
     };
     let packages = sections.text("packages");

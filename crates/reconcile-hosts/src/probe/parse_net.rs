@@ -33,7 +33,9 @@ pub(super) fn listeners(sections: &Sections) -> Result<Vec<Listener>, String> {
         .collect();
     listeners.sort();
     // Sockets of one service that share a port (SO_REUSEPORT) are one listener to us.
-    listeners.dedup_by(|a, b| (a.port, &a.address, &a.process, &a.unit) == (b.port, &b.address, &b.process, &b.unit));
+    listeners.dedup_by(|a, b| {
+        (a.port, &a.address, &a.process, &a.unit) == (b.port, &b.address, &b.process, &b.unit)
+    });
     Ok(listeners)
 }
 
@@ -69,17 +71,21 @@ fn listener(line: &str, cgroups: &BTreeMap<u32, Vec<&str>>) -> Option<Listener> 
 fn unit_of(paths: &[&str]) -> String {
     let path = |controllers: &str| {
         let rows = paths.iter().filter_map(|row| row.split_once(':').map(|(_, rest)| rest));
-        rows.filter_map(|rest| rest.split_once(':')).find(|row| row.0 == controllers).map(|row| row.1)
+        rows.filter_map(|rest| rest.split_once(':'))
+            .find(|row| row.0 == controllers)
+            .map(|row| row.1)
     };
     // cgroup v1 keeps systemd's tree by name; v2 has one tree.
     let path = path("name=systemd").or_else(|| path("")).unwrap_or("");
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let container =
-        |part: &&str| *part == "docker" || (part.starts_with("docker-") && part.ends_with(".scope"));
-    if parts.iter().any(container) {
+    let is = |part: &str, kind: &str| part.rsplit_once('.').is_some_and(|(_, end)| end == kind);
+    if parts
+        .iter()
+        .any(|part| *part == "docker" || (part.starts_with("docker-") && is(part, "scope")))
+    {
         return "docker".to_owned();
     }
-    let unit = parts.iter().rev().find(|part| part.ends_with(".service") || part.ends_with(".scope"));
+    let unit = parts.iter().rev().find(|part| is(part, "service") || is(part, "scope"));
     unit.map_or_else(String::new, |unit| (*unit).to_owned())
 }
 
@@ -103,24 +109,25 @@ pub(super) fn http<'a>(sections: &'a Sections, name: &str) -> Http<'a> {
         let (code, file) = (columns.next()?, columns.next()?);
         (file == name).then(|| (code.to_owned(), columns.next().unwrap_or("").to_owned()))
     });
-    match row {
-        Some((code, error)) => match (code.parse(), sections.bytes(name)) {
-            (Ok(0), Some(body)) if error == "docker info failed" && !body.is_empty() => {
-                Http::Answer(200, body)
-            }
-            (Ok(code @ 100..), body) => Http::Answer(code, body.unwrap_or_default()),
-            _ if error.is_empty() => Http::None("it does not answer".to_owned()),
-            _ => Http::None(one_line(&error)),
-        },
-        None => {
-            let said = one_line(&tail(&sections.text("http.err"), 1));
-            Http::None(if said.is_empty() { "it was not asked".to_owned() } else { said })
+    let Some((code, error)) = row else {
+        let said = one_line(&tail(&sections.text("http.err"), 1));
+        return Http::None(if said.is_empty() { "it was not asked".to_owned() } else { said });
+    };
+    match (code.parse(), sections.bytes(name)) {
+        (Ok(0), Some(body)) if error == "docker info failed" && !body.is_empty() => {
+            Http::Answer(200, body)
         }
+        (Ok(code @ 100..), body) => Http::Answer(code, body.unwrap_or_default()),
+        _ if error.is_empty() => Http::None("it does not answer".to_owned()),
+        _ => Http::None(one_line(&error)),
     }
 }
 
 /// Decodes a JSON answer with status 200.
-pub(super) fn json<T: for<'de> Deserialize<'de>>(answer: &Http<'_>, what: &str) -> Result<T, String> {
+pub(super) fn json<T: for<'de> Deserialize<'de>>(
+    answer: &Http<'_>,
+    what: &str,
+) -> Result<T, String> {
     match answer {
         Http::Answer(200, body) => serde_json::from_slice(body)
             .map_err(|e| format!("{what} answered something that is not its JSON: {e}")),

@@ -68,17 +68,24 @@ pub(super) fn receiver_streams(sections: &Sections) -> Option<bool> {
     if !rows.iter().any(|row| matches!(row, Row::Server { standby: true })) {
         return None;
     }
-    Some(rows.iter().any(
-        |row| matches!(row, Row::Receiver { status: Some(status) } if status == "streaming"),
-    ))
+    Some(
+        rows.iter().any(
+            |row| matches!(row, Row::Receiver { status: Some(status) } if status == "streaming"),
+        ),
+    )
 }
 
 pub(super) fn sql(request: &ProbeRequest, sections: &Sections) -> Observation<Option<SqlFacts>> {
     if request.sql.is_none() {
         return Observation::unknown("was not asked");
     }
-    // Without a socket there is no server, so no primary.
-    let Some(status) = sections.status("sql") else { return Observation::Known(None) };
+    if sections.bytes("sql").is_none() && sections.bytes("sql.rc").is_none() {
+        // Without a socket psql was not even started: there is no server, so no primary.
+        return Observation::Known(None);
+    }
+    let Some(status) = sections.status("sql") else {
+        return Observation::unknown("psql was cut off");
+    };
     let errors = sections.errors("sql");
     let said = || one_line(&tail(&errors, 1));
     if status == 2 && errors.contains("Connection refused") {

@@ -100,9 +100,11 @@ fn http(body: &mut String, request: &ProbeRequest) {
         add("/v3/cluster/member/list", "etcd-list", Some("{\"linearizable\":true}"));
     }
     if let Some(base) = request.patroni.as_deref().map(|base| base.trim_end_matches('/')) {
-        for (path, name) in
-            [("/patroni", "patroni"), ("/cluster", "patroni-cluster"), ("/config", "patroni-config")]
-        {
+        for (path, name) in [
+            ("/patroni", "patroni"),
+            ("/cluster", "patroni-cluster"),
+            ("/config", "patroni-config"),
+        ] {
             transfers.push(transfer(&format!("{base}{path}"), name, None));
         }
     }
@@ -244,7 +246,7 @@ fn disks(body: &mut String, request: &ProbeRequest) {
         "set --\nfor p in{}; do\n  e=$p\n\
          \x20 while [ ! -e \"$e\" ]; do case $e in */?*) e=${{e%/*}} ;; *) e=/ ;; esac; [ -n \"$e\" ] || e=/; done\n\
          \x20 printf '%s\\t%s\\n' \"$p\" \"$e\"; set -- \"$@\" \"$e\"\ndone >disks\n\
-         df -B1 --output=size,avail,file -- \"$@\" >df 2>df.err\n",
+         df -B1 --output=size,avail,file -- \"$@\" >'df' 2>df.err\n",
         words(&request.disks)
     );
 }

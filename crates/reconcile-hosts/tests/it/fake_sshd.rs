@@ -12,12 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use reconcile_hosts::HostTarget;
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Sig,
     keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::LineEnding},
     server::{self, Auth, ChannelOpenHandle, Handle, Msg, Session, VerifiedPublicKey},
 };
-use reconcile_hosts::HostTarget;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, watch},
@@ -25,48 +25,51 @@ use tokio::{
 
 /// What happened, for tests to look at.
 #[derive(Default)]
-pub struct Seen {
-    pub connections: AtomicUsize,
-    pub logins: AtomicUsize,
-    pub commands: Mutex<Vec<String>>,
-    pub sockets: Mutex<Vec<String>>,
+pub(crate) struct Seen {
+    pub(crate) connections: AtomicUsize,
+    pub(crate) logins: AtomicUsize,
+    pub(crate) commands: Mutex<Vec<String>>,
+    pub(crate) sockets: Mutex<Vec<String>>,
     /// Sessions open now, and the most there ever were.
-    pub sessions: AtomicUsize,
-    pub most_sessions: AtomicUsize,
-    pub closed_channels: watch::Sender<usize>,
+    pub(crate) sessions: AtomicUsize,
+    pub(crate) most_sessions: AtomicUsize,
+    pub(crate) closed_channels: watch::Sender<usize>,
     /// `hang` scripts wait for this.
-    pub go_on: Notify,
+    pub(crate) go_on: Notify,
 }
 
 /// How the server behaves.
 #[derive(Clone, Default)]
-pub struct Manners {
-    pub refuse_login: bool,
-    pub refuse_sockets: bool,
-    pub refuse_sudo: bool,
+pub(crate) struct Manners {
+    pub(crate) refuse_login: bool,
+    pub(crate) refuse_sockets: bool,
+    pub(crate) refuse_sudo: bool,
     /// Cuts this many connections before the key exchange.
-    pub cut_short: usize,
+    pub(crate) cut_short: usize,
+    /// The key that may log in; None makes one up.
+    pub(crate) user_key: Option<PrivateKey>,
 }
 
-pub struct FakeSshd {
-    pub seen: Arc<Seen>,
-    pub port: u16,
-    pub host_key: PrivateKey,
-    pub user_key: PrivateKey,
-    pub folder: tempfile::TempDir,
+pub(crate) struct FakeSshd {
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) port: u16,
+    pub(crate) host_key: PrivateKey,
+    pub(crate) user_key: PrivateKey,
+    pub(crate) folder: tempfile::TempDir,
     handles: Arc<Mutex<Vec<Handle>>>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
-pub fn new_key() -> PrivateKey {
+pub(crate) fn new_key() -> PrivateKey {
     PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
 impl FakeSshd {
-    pub async fn start(manners: Manners) -> Self {
+    pub(crate) async fn start(manners: Manners) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (host_key, user_key) = (new_key(), new_key());
+        let host_key = new_key();
+        let user_key = manners.user_key.clone().unwrap_or_else(new_key);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("id"), &*user_key.to_openssh(LineEnding::LF).unwrap())
             .unwrap();
@@ -91,7 +94,7 @@ impl FakeSshd {
     }
 
     /// The way to this server for root.
-    pub fn target(&self, name: &str) -> HostTarget {
+    pub(crate) fn target(&self, name: &str) -> HostTarget {
         HostTarget {
             name: name.into(),
             address: "127.0.0.1".to_owned(),
@@ -106,12 +109,12 @@ impl FakeSshd {
         }
     }
 
-    pub fn identity(&self) -> PathBuf {
+    pub(crate) fn identity(&self) -> PathBuf {
         self.folder.path().join("id")
     }
 
     /// Ends every connection, as a restart of sshd does not, but a reboot does.
-    pub async fn disconnect_all(&self) {
+    pub(crate) async fn disconnect_all(&self) {
         let handles: Vec<Handle> = self.handles.lock().unwrap().drain(..).collect();
         for handle in handles {
             let reason = russh::Disconnect::ByApplication;
@@ -120,7 +123,7 @@ impl FakeSshd {
     }
 
     /// Waits until this many channels were closed by the client.
-    pub async fn closed_channels(&self, count: usize) {
+    pub(crate) async fn closed_channels(&self, count: usize) {
         let mut closed = self.seen.closed_channels.subscribe();
         closed.wait_for(|closed| *closed >= count).await.unwrap();
     }
@@ -177,7 +180,27 @@ struct Peer {
 }
 
 impl Peer {
-    fn run(&self, id: ChannelId, script: &str, session: &mut Session) -> Result<(), russh::Error> {
+    /// Closes a channel. russh does not call back for a close that we began.
+    fn close(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        session.close(id)?;
+        self.ended(id);
+        Ok(())
+    }
+
+    fn ended(&mut self, id: ChannelId) {
+        let Some(mode) = self.modes.remove(&id) else { return };
+        if matches!(mode, Mode::Script(_)) {
+            self.seen.sessions.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.seen.closed_channels.send_modify(|closed| *closed += 1);
+    }
+
+    fn run(
+        &mut self,
+        id: ChannelId,
+        script: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
         for line in script.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
@@ -186,13 +209,13 @@ impl Peer {
                 "status" => {
                     session.exit_status_request(id, rest.parse().unwrap())?;
                     session.eof(id)?;
-                    session.close(id)?;
+                    self.close(id, session)?;
                 }
                 "signal" => {
                     session.exit_signal_request(id, Sig::KILL, false, "", "")?;
-                    session.close(id)?;
+                    self.close(id, session)?;
                 }
-                "vanish" => session.close(id)?,
+                "vanish" => self.close(id, session)?,
                 "hang" => {
                     let (seen, handle) = (Arc::clone(&self.seen), session.handle());
                     tokio::spawn(async move {
@@ -304,7 +327,7 @@ impl server::Handler for Peer {
             session.extended_data(id, 1, "sudo: a password is required\n")?;
             session.exit_status_request(id, 1)?;
             session.eof(id)?;
-            session.close(id)?;
+            self.close(id, session)?;
         } else if command.ends_with("dial-stdio") {
             self.modes.insert(id, Mode::Echo);
         }
@@ -331,14 +354,14 @@ impl server::Handler for Peer {
         id: ChannelId,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        match self.modes.remove(&id) {
+        match self.modes.get_mut(&id) {
             Some(Mode::Script(text)) => {
-                self.run(id, &String::from_utf8(text).unwrap(), session)?;
-                self.modes.insert(id, Mode::Script(Vec::new()));
+                let script = String::from_utf8(std::mem::take(text)).unwrap();
+                self.run(id, &script, session)?;
             }
             Some(Mode::Echo) => {
                 session.eof(id)?;
-                session.close(id)?;
+                self.close(id, session)?;
             }
             _ => {}
         }
@@ -350,10 +373,7 @@ impl server::Handler for Peer {
         id: ChannelId,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if matches!(self.modes.remove(&id), Some(Mode::Script(_))) {
-            self.seen.sessions.fetch_sub(1, Ordering::SeqCst);
-        }
-        self.seen.closed_channels.send_modify(|closed| *closed += 1);
+        self.ended(id);
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
 //! What the crate promises, without a network and without an sshd installed.
-#![expect(missing_docs, clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod actions;
 mod fake_sshd;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use bollard::models::{SwarmInitRequest, SwarmSpec};
 use reconcile_core::ports::{EffectError, Retry};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::Task;
 use crate::{
@@ -111,7 +110,10 @@ pub(super) async fn join(
         let now = local(task.engine).await.map_err(task.failed())?;
         if now.local_node_state == "active" {
             match node(via, &now.node_id).await {
-                Ok(node) if node.ready() && (!manager || node.manager_status.reachability == "reachable") => {
+                Ok(node)
+                    if node.ready()
+                        && (!manager || node.manager_status.reachability == "reachable") =>
+                {
                     return Ok(());
                 }
                 Ok(node) => {
@@ -131,7 +133,7 @@ pub(super) async fn join(
                 }
                 Err(fault) => missing = format!("ask {}: {fault}", via.host()),
             }
-        } else {
+        } else if now.local_node_state != "inactive" || !now.error.is_empty() {
             refuse_unless_member(task, &now)?;
         }
         task.pause(&missing).await?;
@@ -146,10 +148,9 @@ async fn request_join(
     manager: bool,
     remote: &[String],
 ) -> Result<(), EffectError> {
-    let tokens: Tokens = via
-        .get("/swarm")
-        .await
-        .map_err(|fault| fault.at(via.host(), format!("ask for a join token to {}", task.attempt)))?;
+    let tokens: Tokens = via.get("/swarm").await.map_err(|fault| {
+        fault.at(via.host(), format!("ask for a join token to {}", task.attempt))
+    })?;
     let token = if manager { tokens.join_tokens.manager } else { tokens.join_tokens.worker };
     let request = json!({
         "ListenAddr": LISTEN,
@@ -212,7 +213,6 @@ pub(super) async fn set_role(
 fn refuse_unless_member(task: &Task<'_>, local: &LocalSwarm) -> Result<(), EffectError> {
     match local.local_node_state.as_str() {
         "active" | "pending" => Ok(()),
-        "inactive" if Instant::now() < task.deadline && local.error.is_empty() => Ok(()),
         state => {
             let cause = format!("the engine's place in a Swarm is {state}: {}", local.error);
             Err(task.error(cause.trim_end_matches([':', ' ']), Retry::AfterChange))

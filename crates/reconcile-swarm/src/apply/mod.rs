@@ -36,7 +36,9 @@ pub(crate) async fn apply(
         Task { engine, attempt: attempt(engine, action), deadline: Instant::now() + deadline };
     let work = async {
         match action {
-            SwarmAction::Init { advertise, labels } => members::init(&task, advertise, labels).await,
+            SwarmAction::Init { advertise, labels } => {
+                members::init(&task, advertise, labels).await
+            }
             SwarmAction::Label { labels } => members::label(&task, labels).await,
             SwarmAction::Join { advertise, manager, via, remote } => {
                 let via = client.engine(via, &task.attempt)?;
@@ -64,19 +66,16 @@ pub(crate) async fn apply(
             SwarmAction::UpdateService { spec, version, tasks } => {
                 service::update(&task, spec, *version, *tasks).await
             }
-            SwarmAction::AwaitService { name, tasks } => {
-                service::wait(&task, name, *tasks).await
-            }
+            SwarmAction::AwaitService { name, tasks } => service::wait(&task, name, *tasks).await,
         }
     };
     // Those that wait look at the deadline themselves and say what was missing; the grace lets
     // their last look end.
     match timeout(deadline + LOOK, work).await {
         Ok(done) => done,
-        Err(_) => Err(task.error(
-            format!("not done within {} s", deadline.as_secs()),
-            Retry::Later,
-        )),
+        Err(_) => {
+            Err(task.error(format!("not done within {} s", deadline.as_secs()), Retry::Later))
+        }
     }
 }
 

@@ -8,11 +8,7 @@ use reconcile_core::{
 
 use super::Task;
 use crate::{
-    engine::filters,
-    fault::Fault,
-    labels::same_cluster,
-    observe::network_fact,
-    wire::Network,
+    engine::filters, fault::Fault, labels::same_cluster, observe::network_fact, wire::Network,
 };
 
 /// Creates the network; one of ours that is there already is success.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Task;
 use crate::{
     convert::{Ids, from_engine, to_engine},
-    engine::{Engine, escape, filters},
+    engine::{Engine, SLOW_ANSWER, escape, filters},
     fault::Fault,
     labels::same_cluster,
     observe,
@@ -63,8 +63,7 @@ pub(super) async fn update(
         .await?
         .ok_or_else(|| task.error("the service is gone", Retry::Soon))?;
     own(task, spec, &there).await?;
-    let broken_before =
-        rollout::broken(task.engine, &there).await.map_err(task.failed())?;
+    let broken_before = rollout::broken(task.engine, &there).await.map_err(task.failed())?;
     if !same(task, spec, &there).await? {
         if there.version.index != version {
             let cause = "it was changed since it was looked at";
@@ -94,8 +93,7 @@ pub(super) async fn update(
 
 /// Waits for the tasks of a service.
 pub(super) async fn wait(task: &Task<'_>, name: &str, tasks: usize) -> Result<(), EffectError> {
-    let goal =
-        Goal { service: name, tasks, updating: false, broken_before: BTreeSet::new() };
+    let goal = Goal { service: name, tasks, updating: false, broken_before: BTreeSet::new() };
     rollout::settle(task.engine, &task.attempt, &goal, task.deadline).await
 }
 
@@ -118,11 +116,7 @@ async fn own(task: &Task<'_>, spec: &ServiceSpec, there: &Service) -> Result<(),
 }
 
 /// True where the service is what `spec` asks for; without a digest any pinned one will do.
-async fn same(
-    task: &Task<'_>,
-    spec: &ServiceSpec,
-    there: &Service,
-) -> Result<bool, EffectError> {
+async fn same(task: &Task<'_>, spec: &ServiceSpec, there: &Service) -> Result<bool, EffectError> {
     let mut now = read(task, there).await?;
     if spec.digest.is_none() {
         now.digest = None;
@@ -136,10 +130,7 @@ async fn read(task: &Task<'_>, there: &Service) -> Result<ServiceSpec, EffectErr
         .map_err(|error| task.failed()(Fault::Garbled(error.to_string())))
 }
 
-async fn attached_names(
-    engine: &Engine,
-    spec: &Value,
-) -> Result<BTreeMap<String, String>, Fault> {
+async fn attached_names(engine: &Engine, spec: &Value) -> Result<BTreeMap<String, String>, Fault> {
     let mut names = BTreeMap::new();
     let attached = spec["TaskTemplate"]["Networks"].as_array().into_iter().flatten();
     for id in attached.filter_map(|attached| attached["Target"].as_str()) {
@@ -162,16 +153,20 @@ async fn request(
         spec.digest = Some(digest(task, &spec.image).await?);
     }
     let ids = Ids {
-        configs: ids(task, "/configs", spec.configs.iter().map(|mount| mount.source.as_str())).await?,
-        secrets: ids(task, "/secrets", spec.secrets.iter().map(|mount| mount.source.as_str())).await?,
+        configs: ids(task, "/configs", spec.configs.iter().map(|mount| mount.source.as_str()))
+            .await?,
+        secrets: ids(task, "/secrets", spec.secrets.iter().map(|mount| mount.source.as_str()))
+            .await?,
     };
     to_engine(&spec, &ids).map_err(|cause| task.error(cause, Retry::Soon))
 }
 
 async fn digest(task: &Task<'_>, image: &str) -> Result<String, EffectError> {
-    observe::resolve(task.engine, image).await.map_err(|fault| {
+    observe::resolve(task.engine, image, SLOW_ANSWER).await.map_err(|fault| {
         let missing = fault.status() == Some(404)
-            || ["manifest unknown", "not found", "no such image"].iter().any(|text| fault.says(text));
+            || ["manifest unknown", "not found", "no such image"]
+                .iter()
+                .any(|text| fault.says(text));
         if missing {
             let cause = format!("image {image} not found in its registry: {fault}");
             return task.error(cause, Retry::AfterChange);

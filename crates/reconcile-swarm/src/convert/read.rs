@@ -94,7 +94,8 @@ fn mounts(raw: Vec<Mount>) -> Vec<FileMount> {
     let mut mounts: Vec<_> = raw
         .into_iter()
         .map(|mount| {
-            let source = if mount.config_name.is_empty() { mount.secret_name } else { mount.config_name };
+            let source =
+                if mount.config_name.is_empty() { mount.secret_name } else { mount.config_name };
             FileMount {
                 target: mount.file.name,
                 source,

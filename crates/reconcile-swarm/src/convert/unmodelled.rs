@@ -21,14 +21,7 @@ const MODELLED: [(&str, &[&str]); 8] = [
     ("/Mode", &["Global", "Replicated"]),
     (
         "/TaskTemplate",
-        &[
-            "ContainerSpec",
-            "RestartPolicy",
-            "Placement",
-            "Networks",
-            "ForceUpdate",
-            "Runtime",
-        ],
+        &["ContainerSpec", "RestartPolicy", "Placement", "Networks", "ForceUpdate", "Runtime"],
     ),
     ("/TaskTemplate/ContainerSpec", CONTAINER),
     ("/TaskTemplate/RestartPolicy", &["Condition", "Delay"]),
@@ -56,11 +49,12 @@ const CONTAINER: &[&str] = &[
 /// `Runtime` appear in one only), so they cannot be compared whole.
 pub(crate) fn made_from(task: &Value, template: &Value) -> bool {
     let same = |one: &Value, other: &Value| one == other || empty(one) && empty(other);
-    CONTAINER.iter().all(|field| {
-        same(&task["ContainerSpec"][field], &template["ContainerSpec"][field])
-    }) && ["Networks", "Placement", "ForceUpdate"]
+    CONTAINER
         .iter()
-        .all(|field| same(&task[field], &template[field]))
+        .all(|field| same(&task["ContainerSpec"][field], &template["ContainerSpec"][field]))
+        && ["Networks", "Placement", "ForceUpdate"]
+            .iter()
+            .all(|field| same(&task[field], &template[field]))
 }
 
 /// The fields in question, as paths in the engine's words.
@@ -78,7 +72,8 @@ pub(super) fn unmodelled(spec: &Value) -> Vec<String> {
     if !matches!(text("/TaskTemplate/RestartPolicy/Condition"), "" | "any") {
         found.push("TaskTemplate/RestartPolicy/Condition".to_owned());
     }
-    for port in spec.pointer("/EndpointSpec/Ports").and_then(Value::as_array).into_iter().flatten() {
+    for port in spec.pointer("/EndpointSpec/Ports").and_then(Value::as_array).into_iter().flatten()
+    {
         let plain = matches!(port["Protocol"].as_str(), None | Some("" | "tcp"));
         if !plain || port["PublishMode"].as_str() != Some("host") {
             found.push(format!("EndpointSpec/Ports/{}", port["TargetPort"]));

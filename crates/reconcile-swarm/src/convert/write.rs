@@ -121,7 +121,11 @@ fn endpoint(spec: &ServiceSpec) -> EndpointSpec {
     let mut ports = spec.ports.clone();
     ports.sort();
     EndpointSpec {
-        mode: Some(if spec.dnsrr { EndpointSpecModeEnum::DNSRR } else { EndpointSpecModeEnum::VIP }),
+        mode: Some(if spec.dnsrr {
+            EndpointSpecModeEnum::DNSRR
+        } else {
+            EndpointSpecModeEnum::VIP
+        }),
         ports: Some(
             ports
                 .into_iter()

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*};
-use reconcile_core::model::{FileMount, NetworkAttachment, PublishedPort, ServiceMode, ServiceSpec, UpdateRule};
-use reconcile_swarm::{CLUSTER, Ids, RESOLVED_IMAGE, SPEC_HASH, UNMODELLED, from_engine, to_engine};
+use reconcile_core::model::{
+    FileMount, NetworkAttachment, PublishedPort, ServiceMode, ServiceSpec, UpdateRule,
+};
+use reconcile_swarm::{
+    CLUSTER, Ids, RESOLVED_IMAGE, SPEC_HASH, UNMODELLED, from_engine, to_engine,
+};
 use serde_json::{Value, json};
 
 use crate::fake::blank;
@@ -14,9 +18,8 @@ fn word() -> impl Strategy<Value = String> {
 }
 
 fn mounts() -> impl Strategy<Value = Vec<FileMount>> {
-    let mount = (word(), word(), any::<u32>(), any::<u32>(), 0u32..0o1000).prop_map(
-        |(target, source, uid, gid, mode)| FileMount { target, source, uid, gid, mode },
-    );
+    let mount = (word(), word(), any::<u32>(), any::<u32>(), 0u32..0o1000)
+        .prop_map(|(target, source, uid, gid, mode)| FileMount { target, source, uid, gid, mode });
     vec(mount, 0..4).prop_map(sorted)
 }
 
@@ -157,7 +160,8 @@ fn changes_by_hand_beyond_the_model_show_on_services_of_ours() {
     container["DNSConfig"] = json!({});
     container["Isolation"] = "default".into();
     json["TaskTemplate"]["Resources"] = json!({"Limits": {"MemoryBytes": 1}, "Reservations": {}});
-    json["EndpointSpec"]["Ports"] = json!([{"Protocol": "udp", "TargetPort": 53, "PublishMode": "ingress"}]);
+    json["EndpointSpec"]["Ports"] =
+        json!([{"Protocol": "udp", "TargetPort": 53, "PublishMode": "ingress"}]);
     json["RollbackConfig"]["Order"] = "start-first".into();
     let labels = from_engine(&json, &BTreeMap::new()).unwrap().labels;
     assert_eq!(

@@ -55,10 +55,7 @@ impl Fake {
         fake.on(
             "GET /nodes",
             200,
-            json!([
-                node("n1", "node1", "ready"),
-                node("n2", "node2", "ready"),
-            ]),
+            json!([node("n1", "node1", "ready"), node("n2", "node2", "ready"),]),
         );
         for list in ["networks", "configs", "secrets", "services", "tasks"] {
             fake.on(&format!("GET /{list}"), 200, json!([]));
@@ -167,7 +164,15 @@ pub(crate) fn node(id: &str, hostname: &str, state: &str) -> Value {
 }
 
 /// A task of the service `svc-1`.
-pub(crate) fn task(id: &str, node: &str, created: &str, state: &str, desired: &str, err: &str, spec: &Value) -> Value {
+pub(crate) fn task(
+    id: &str,
+    node: &str,
+    created: &str,
+    state: &str,
+    desired: &str,
+    err: &str,
+    spec: &Value,
+) -> Value {
     json!({
         "ID": id, "ServiceID": "svc-1", "NodeID": node, "CreatedAt": created, "Spec": spec,
         "DesiredState": desired, "Status": {"State": state, "Message": "started", "Err": err},

@@ -170,7 +170,10 @@ async fn a_stale_version_and_a_lost_race_are_for_soon() {
     };
     let update = |version| SwarmAction::UpdateService { spec: spec.clone(), version, tasks: 2 };
     let error = act(&fake, update(8)).await.unwrap_err();
-    assert_eq!((error.retry, error.cause.as_str()), (Retry::Soon, "it was changed since it was looked at"));
+    assert_eq!(
+        (error.retry, error.cause.as_str()),
+        (Retry::Soon, "it was changed since it was looked at")
+    );
     assert!(fake.bodies("POST /services/svc-1/update").is_empty());
 
     fake.on(

@@ -14,7 +14,10 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use reconcile_core::{
     action::{SwarmAction, SwarmFile},
-    model::{Content, FileMount, HostName, NetworkAttachment, NetworkSpec, Observation, PublishedPort, ServiceSpec},
+    model::{
+        Content, FileMount, HostName, NetworkAttachment, NetworkSpec, Observation, PublishedPort,
+        ServiceSpec,
+    },
     ports::Retry,
     probe::SwarmRequest,
 };
@@ -58,13 +61,21 @@ struct Exec {
 }
 
 impl AsyncRead for Exec {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stdout).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Exec {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stdin).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -89,7 +100,13 @@ impl Lab {
         done.unwrap();
     }
 
-    async fn refused(&self, host: &str, what: &str, action: SwarmAction, seconds: u64) -> (String, Retry) {
+    async fn refused(
+        &self,
+        host: &str,
+        what: &str,
+        action: SwarmAction,
+        seconds: u64,
+    ) -> (String, Retry) {
         let start = Instant::now();
         let limit = Duration::from_secs(seconds);
         let error = self.client.apply(&HostName::new(host), &action, limit).await.unwrap_err();
@@ -124,11 +141,7 @@ const CONFIG: &str = "global\n  log stdout format raw local0\ndefaults\n  mode h
 async fn a_real_swarm_from_nothing_to_a_rolled_back_update() {
     let name = std::env::var("RECONCILE_LAB").unwrap();
     let registry = std::env::var("RECONCILE_LAB_REGISTRY").unwrap();
-    let lab = Lab {
-        client: SwarmClient::new(Arc::new(ExecDialer(name.clone()))),
-        name,
-        registry,
-    };
+    let lab = Lab { client: SwarmClient::new(Arc::new(ExecDialer(name.clone()))), name, registry };
     let (one, two) = (lab.address("node1"), lab.address("node2"));
 
     let init = SwarmAction::Init { advertise: one.clone(), labels: labels() };
@@ -214,7 +227,8 @@ async fn a_real_swarm_from_nothing_to_a_rolled_back_update() {
         dnsrr: false,
         ..ServiceSpec { name: "db_host".to_owned(), ..spec.clone() }
     };
-    lab.apply("node1", "host network", SwarmAction::CreateService { spec: host.clone(), tasks: 2 }).await;
+    lab.apply("node1", "host network", SwarmAction::CreateService { spec: host.clone(), tasks: 2 })
+        .await;
 
     let start = Instant::now();
     let facts = lab.client.observe(&via, &request).await.unwrap();
@@ -254,7 +268,18 @@ async fn a_real_swarm_from_nothing_to_a_rolled_back_update() {
     let (cause, retry) = lab.refused("node1", "update to a broken config", update, 90).await;
     assert!(cause.contains("rolled the update back"), "{cause}");
     assert_eq!(retry, Retry::AfterChange);
-    lab.apply("node1", "await", SwarmAction::AwaitService { name: "db_haproxy".to_owned(), tasks: 2 }).await;
+    lab.apply(
+        "node1",
+        "await",
+        SwarmAction::AwaitService { name: "db_haproxy".to_owned(), tasks: 2 },
+    )
+    .await;
+
+    // What a rollback left behind does not count against the next update.
+    let version = lab.client.observe(&via, &request).await.unwrap().services["db_haproxy"].version;
+    spec.labels.insert("note".to_owned(), "2".to_owned());
+    let update = SwarmAction::UpdateService { spec: spec.clone(), version, tasks: 2 };
+    lab.apply("node1", "update after a rollback", update).await;
 
     let missing = ServiceSpec {
         image: format!("{}/haproxy:none", lab.registry),
@@ -284,6 +309,7 @@ async fn a_real_swarm_from_nothing_to_a_rolled_back_update() {
     lab.apply("node1", "remove config of the previous specification", unused.clone()).await;
     lab.apply("node1", "remove it again", unused).await;
     let node_id = facts.nodes.iter().find(|(_, node)| !node.manager).unwrap().0.clone();
-    lab.apply("node1", "promote", SwarmAction::SetRole { node_id: node_id.clone(), manager: true }).await;
+    lab.apply("node1", "promote", SwarmAction::SetRole { node_id: node_id.clone(), manager: true })
+        .await;
     lab.apply("node1", "demote", SwarmAction::SetRole { node_id, manager: false }).await;
 }

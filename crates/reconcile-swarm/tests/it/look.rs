@@ -53,25 +53,33 @@ fn futures_can_move_between_threads() {
 #[tokio::test]
 async fn only_the_newest_task_of_a_place_counts_and_only_on_a_ready_node() {
     let fake = Fake::manager();
-    fake.now("GET /nodes", 200, json!([
-        node("n1", "node1", "ready"),
-        node("n2", "node2", "ready"),
-        node("n3", "node3", "down"),
-        node("n4", "node4", "ready"),
-    ]));
+    fake.now(
+        "GET /nodes",
+        200,
+        json!([
+            node("n1", "node1", "ready"),
+            node("n2", "node2", "ready"),
+            node("n3", "node3", "down"),
+            node("n4", "node4", "ready"),
+        ]),
+    );
     fake.now("GET /services", 200, service(&front()));
     let spec = json!({});
     let t = |id: &str, node: &str, at: &str, state: &str, desired: &str, err: &str| {
         task(id, node, &format!("2026-11-22T04:00:0{at}Z"), state, desired, err, &spec)
     };
-    fake.now("GET /tasks", 200, json!([
-        t("a1", "n1", "0", "shutdown", "shutdown", ""),
-        t("a2", "n1", "1", "running", "running", ""),
-        t("b1", "n2", "1.1", "rejected", "shutdown", "No such image: x"),
-        t("b2", "n2", "1.12", "preparing", "running", ""),
-        t("c1", "n3", "1", "running", "shutdown", ""),
-        t("d1", "n4", "1", "complete", "shutdown", ""),
-    ]));
+    fake.now(
+        "GET /tasks",
+        200,
+        json!([
+            t("a1", "n1", "0", "shutdown", "shutdown", ""),
+            t("a2", "n1", "1", "running", "running", ""),
+            t("b1", "n2", "1.1", "rejected", "shutdown", "No such image: x"),
+            t("b2", "n2", "1.12", "preparing", "running", ""),
+            t("c1", "n3", "1", "running", "shutdown", ""),
+            t("d1", "n4", "1", "complete", "shutdown", ""),
+        ]),
+    );
     let facts = look(&fake).await;
     let fact = &facts.services["db_front"];
     let seen: Vec<_> = fact
@@ -79,10 +87,10 @@ async fn only_the_newest_task_of_a_place_counts_and_only_on_a_ready_node() {
         .iter()
         .map(|task| (task.node_id.as_str(), task.state.as_str(), task.message.as_str()))
         .collect();
-    assert_eq!(seen, [
-        ("n1", "running", "started"),
-        ("n2", "preparing", "rejected: No such image: x"),
-    ]);
+    assert_eq!(
+        seen,
+        [("n1", "running", "started"), ("n2", "preparing", "rejected: No such image: x"),]
+    );
     assert_eq!((fact.version, fact.update_state.as_str()), (12, "completed"));
 
     // Swarm goes on wanting, and reporting, a task on a node that it lost a moment ago.
@@ -133,7 +141,11 @@ async fn predefined_networks_are_named_by_their_id_in_the_swarm_once() {
     let fake = Fake::manager();
     let host = NetworkAttachment { network: "host-id".to_owned(), aliases: vec![] };
     fake.now("GET /services", 200, service(&ServiceSpec { networks: vec![host], ..front() }));
-    fake.on("GET /networks/host-id", 200, json!({"Name": "host", "Id": "host-id", "Driver": "host"}));
+    fake.on(
+        "GET /networks/host-id",
+        200,
+        json!({"Name": "host", "Id": "host-id", "Driver": "host"}),
+    );
     let client = fake.client();
     for _ in 0..2 {
         let facts = client.observe(&"node1".into(), &request()).await.unwrap();
@@ -155,9 +167,15 @@ async fn words_and_shapes_of_the_future_are_tolerated() {
     let mut list = service(&front());
     list[0]["UpdateStatus"]["State"] = "reconsidering".into();
     list[0]["Spec"]["TaskTemplate"]["ContainerSpec"]["Isolation"] = "moon".into();
-    list.as_array_mut().unwrap().push(json!({"ID": "j", "Spec": {"Name": "job", "Mode": {"GlobalJob": {}}}}));
+    list.as_array_mut()
+        .unwrap()
+        .push(json!({"ID": "j", "Spec": {"Name": "job", "Mode": {"GlobalJob": {}}}}));
     fake.now("GET /services", 200, list);
-    fake.now("GET /tasks", 200, json!([task("a", "n1", "2026", "pondering", "running", "", &json!({}))]));
+    fake.now(
+        "GET /tasks",
+        200,
+        json!([task("a", "n1", "2026", "pondering", "running", "", &json!({}))]),
+    );
     fake.now("GET /networks", 200, json!([
         {"Name": "net", "Id": "1", "Driver": "bridge", "Scope": "local", "IPAM": {"Config": null}},
         {"Name": "net", "Id": "2", "Driver": "overlay", "Scope": "swarm", "Attachable": true,
@@ -193,9 +211,12 @@ async fn events_become_hints_and_noise_is_passed_over() {
         name: name.to_owned(),
         action: action.to_owned(),
     };
-    assert_eq!(hints, [
-        hint("service", "db_front", "update"),
-        hint("container", "db_front", "die"),
-        hint("galaxy", "g", "born"),
-    ]);
+    assert_eq!(
+        hints,
+        [
+            hint("service", "db_front", "update"),
+            hint("container", "db_front", "die"),
+            hint("galaxy", "g", "born"),
+        ]
+    );
 }

@@ -57,9 +57,22 @@ async fn tokens_and_secrets_are_never_logged() {
     client.apply(&HostName::new("node1"), &secret, limit).await.unwrap();
     let facts = client.observe(&"node1".into(), &SwarmRequest::default()).await.unwrap();
 
+    // What goes through bollard is seen here, so what is not seen did not go through it.
+    let name = "seen".to_owned();
+    fake.on("POST /swarm/init", 200, json!("n1"));
+    fake.now("GET /info", 200, json!({"Swarm": {"LocalNodeState": "inactive"}}));
+    let labels = [("reconcile.io/cluster".to_owned(), name.clone())].into();
+    let init = SwarmAction::Init { advertise: "192.0.2.1".to_owned(), labels };
+    drop(client.apply(&HostName::new("node1"), &init, limit).await);
+    assert!(LOG.0.lock().unwrap().contains(&format!("\"reconcile.io/cluster\":\"{name}\"")));
+
     // An engine that repeats the token in its refusal.
     fake.now("GET /info", 200, json!({"Swarm": {"LocalNodeState": "inactive"}}));
-    fake.now("POST /swarm/join", 400, json!({"message": "invalid join token SWMTKN-worker-canary"}));
+    fake.now(
+        "POST /swarm/join",
+        400,
+        json!({"message": "invalid join token SWMTKN-worker-canary"}),
+    );
     let error = client.apply(&HostName::new("node2"), &join(false), limit).await.unwrap_err();
     assert!(error.cause.contains("invalid join token (token)"), "{error}");
 

@@ -48,13 +48,22 @@ async fn a_create_ends_when_the_tasks_run_steadily() {
         task(id, node, &format!("2026-11-22T04:00:0{at}Z"), state, desired, err, template)
     };
     // A node rejects one task at first; a later one of it runs.
-    let rejected = t("b1", "n2", "1", "rejected", "shutdown", "cannot create a swarm scoped network");
-    fake.on("GET /tasks", 200, json!([t("a1", "n1", "1", "running", "running", ""), rejected.clone()]));
-    fake.on("GET /tasks", 200, json!([
-        t("a1", "n1", "1", "running", "running", ""),
-        rejected,
-        t("b2", "n2", "2", "running", "running", ""),
-    ]));
+    let rejected =
+        t("b1", "n2", "1", "rejected", "shutdown", "cannot create a swarm scoped network");
+    fake.on(
+        "GET /tasks",
+        200,
+        json!([t("a1", "n1", "1", "running", "running", ""), rejected.clone()]),
+    );
+    fake.on(
+        "GET /tasks",
+        200,
+        json!([
+            t("a1", "n1", "1", "running", "running", ""),
+            rejected,
+            t("b2", "n2", "2", "running", "running", ""),
+        ]),
+    );
     act(&fake, create(), 10).await.unwrap();
     let sent = fake.bodies("POST /services/create");
     assert_eq!(sent.len(), 1);
@@ -72,19 +81,27 @@ async fn at_the_deadline_the_newest_errors_are_told_by_node() {
     let fake = Fake::manager();
     let raw = raw(&spec());
     let template = &raw["TaskTemplate"];
-    fake.now("GET /nodes", 200, json!([
-        node("n1", "node1", "ready"),
-        node("n2", "node2", "ready"),
-        node("n3", "node3", "down"),
-    ]));
+    fake.now(
+        "GET /nodes",
+        200,
+        json!([
+            node("n1", "node1", "ready"),
+            node("n2", "node2", "ready"),
+            node("n3", "node3", "down"),
+        ]),
+    );
     fake.on("GET /services/db_front", 200, service(&raw, ""));
-    fake.now("GET /tasks", 200, json!([
-        task("a1", "n1", "2026-1Z", "failed", "shutdown", "older", template),
-        task("a2", "n1", "2026-2Z", "failed", "shutdown", "task: non-zero exit (1)", template),
-        task("a3", "n1", "2026-3Z", "ready", "ready", "", template),
-        task("b1", "n2", "2026-1Z", "rejected", "running", "No such image: x", template),
-        task("c1", "n3", "2026-1Z", "running", "running", "", template),
-    ]));
+    fake.now(
+        "GET /tasks",
+        200,
+        json!([
+            task("a1", "n1", "2026-1Z", "failed", "shutdown", "older", template),
+            task("a2", "n1", "2026-2Z", "failed", "shutdown", "task: non-zero exit (1)", template),
+            task("a3", "n1", "2026-3Z", "ready", "ready", "", template),
+            task("b1", "n2", "2026-1Z", "rejected", "running", "No such image: x", template),
+            task("c1", "n3", "2026-1Z", "running", "running", "", template),
+        ]),
+    );
     let wait = SwarmAction::AwaitService { name: "db_front".to_owned(), tasks: 3 };
     let error = act(&fake, wait, 1).await.unwrap_err();
     assert_eq!(
@@ -116,20 +133,30 @@ async fn an_update_that_is_rolled_back_says_why() {
     fake.on("GET /services/db_front", 200, service(&old, "rollback_started"));
     fake.on("GET /services/db_front", 200, service(&old, "rollback_completed"));
     fake.on("POST /services/svc-1/update", 200, json!({"Warnings": null}));
-    let long_ago = task("a0", "n1", "2026-0Z", "failed", "shutdown", "last year", &old["TaskTemplate"]);
+    let long_ago =
+        task("a0", "n1", "2026-0Z", "failed", "shutdown", "last year", &old["TaskTemplate"]);
     fake.on("GET /tasks", 404, json!({"message": "unused"}));
     fake.now("GET /tasks", 200, json!([long_ago.clone()]));
-    fake.on("GET /tasks", 200, json!([
-        long_ago,
-        task("a1", "n1", "2026-1Z", "failed", "shutdown", "task: non-zero exit (1)", &new["TaskTemplate"]),
-        task("a2", "n1", "2026-2Z", "running", "running", "", &old["TaskTemplate"]),
-    ]));
+    fake.on(
+        "GET /tasks",
+        200,
+        json!([
+            long_ago,
+            task(
+                "a1",
+                "n1",
+                "2026-1Z",
+                "failed",
+                "shutdown",
+                "task: non-zero exit (1)",
+                &new["TaskTemplate"]
+            ),
+            task("a2", "n1", "2026-2Z", "running", "running", "", &old["TaskTemplate"]),
+        ]),
+    );
     let update = SwarmAction::UpdateService { spec: spec(), version: 9, tasks: 1 };
     let error = act(&fake, update, 10).await.unwrap_err();
-    assert_eq!(
-        error.cause,
-        "Swarm rolled the update back: node1: failed: task: non-zero exit (1)"
-    );
+    assert_eq!(error.cause, "Swarm rolled the update back: node1: failed: task: non-zero exit (1)");
     assert_eq!(error.retry, Retry::AfterChange);
 }
 
@@ -165,8 +192,13 @@ async fn a_service_of_somebody_else_is_left_alone() {
 #[tokio::test]
 async fn founding_is_idempotent_and_refuses_a_foreign_swarm_by_its_id() {
     let fake = Fake::manager();
-    fake.on("GET /info", 200, json!({"Swarm": {"LocalNodeState": "active", "NodeID": "n1", "ControlAvailable": true}}));
-    let init = |cluster| SwarmAction::Init { advertise: "192.0.2.1".to_owned(), labels: labels(cluster) };
+    fake.on(
+        "GET /info",
+        200,
+        json!({"Swarm": {"LocalNodeState": "active", "NodeID": "n1", "ControlAvailable": true}}),
+    );
+    let init =
+        |cluster| SwarmAction::Init { advertise: "192.0.2.1".to_owned(), labels: labels(cluster) };
     act(&fake, init("demo"), 3).await.unwrap();
     let error = act(&fake, init("other"), 3).await.unwrap_err();
     assert!(error.cause.contains("swarm-1"), "{error}");

@@ -9,7 +9,7 @@ use reconcile_core::{
     ports::Fleet as _,
     verify::{VerifyReport, observed_proofs},
 };
-use reconcile_engine::{Event, Listener, PassError, converge};
+use reconcile_engine::{Event, Journal, Listener, PassError, converge};
 use reconcile_spec::{ValidSpec, secrets::RECONCILE_PROBE};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     fleet::RealFleet,
     output,
     progress::Progress,
-    secrets, source,
+    secrets, source, state,
 };
 
 /// A cluster with everything that is needed to work on it.
@@ -91,8 +91,12 @@ async fn run_one(
     stop: &tokio_util::sync::CancellationToken,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
+    let folder = state::folder(cli, &prepared.desired.cluster)?;
+    let _lock = state::lock(&folder)?;
     let progress = Progress::new(cli.plain);
-    let converged = converge(&prepared.fleet, &prepared.desired, &progress, stop)
+    let journal = Journal::open(&folder, &progress)
+        .map_err(|error| Failure::from_error("keep the journal", &error))?;
+    let converged = converge(&prepared.fleet, &prepared.desired, &journal, stop)
         .await
         .map_err(|error| unsafe_plan(&error))?;
     let seconds = started.elapsed().as_secs_f64();
@@ -119,10 +123,10 @@ async fn run_one(
         output::note(&format!("cluster {name}: not converged after {} passes", converged.passes));
         return Ok(Outcome::Failed);
     }
-    progress.hear(&Event::Verifying);
+    journal.hear(&Event::Verifying);
     // A run that changed nothing leaves no trace: its proof is rolled back.
     let report = prove(prepared, &converged.last.observed, converged.steps_done > 0).await;
-    progress.hear(&Event::Verified(&report));
+    journal.hear(&Event::Verified(&report));
     let seconds = started.elapsed().as_secs_f64();
     if !report.holds() {
         output::note(&format!("cluster {name} is as desired but does not serve ({seconds:.1} s)"));

@@ -1,11 +1,13 @@
 //! Each command in its own file.
 
 mod converge;
+mod events;
 mod lab;
 mod plan;
 mod render;
 mod secrets;
 mod status;
+mod watch;
 
 use clap::CommandFactory as _;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +22,12 @@ use crate::{
 pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
     let command = cli.command.take();
     match command {
+        None if cli.watch => watch::run(&cli, &stop_on_signal()).await,
         None => converge::run(&cli).await,
         Some(Command::Plan(arguments)) => plan::plan(&cli, &arguments).await,
         Some(Command::Apply(arguments)) => plan::apply(&cli, &arguments).await,
         Some(Command::Status(arguments)) => status::run(&cli, &arguments).await,
+        Some(Command::Events(arguments)) => events::run(&cli, &arguments),
         Some(Command::Validate) => validate(&cli),
         Some(Command::Render(arguments)) => render::run(&cli, &arguments),
         Some(Command::Schema) => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use reconcile_core::plan::{Plan, text};
-use reconcile_engine::{execute, look};
+use reconcile_engine::{Event, Journal, Listener as _, execute, look};
 
 use super::converge::{Prepared, prepare, unsafe_plan};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     failure::{Failure, Outcome},
     output,
     progress::Progress,
-    source,
+    source, state,
 };
 
 async fn look_at(prepared: &Prepared) -> Result<Plan, Failure> {
@@ -86,9 +86,14 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
         };
         return Err(Failure::new(moved).hint("make a new plan and look at it again"));
     }
+    let folder = state::folder(cli, &plan.cluster)?;
+    let _lock = state::lock(&folder)?;
     let stop = super::stop_on_signal();
     let progress = Progress::new(cli.plain);
-    let execution = execute::execute(&prepared.fleet, &plan, &progress, &stop).await;
+    let journal = Journal::open(&folder, &progress)
+        .map_err(|error| Failure::from_error("keep the journal", &error))?;
+    journal.hear(&Event::Planned(&plan));
+    let execution = execute::execute(&prepared.fleet, &plan, &journal, &stop).await;
     output::print(&format!("{} of {} steps done\n", execution.done(), plan.steps.len()))?;
     Ok(if execution.done() < plan.steps.len() {
         Outcome::Failed

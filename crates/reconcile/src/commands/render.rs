@@ -18,9 +18,7 @@ pub(super) fn run(cli: &Cli, arguments: &RenderArgs) -> Result<Outcome, Failure>
     let source = source::read(cli)?;
     for spec in &source.clusters {
         if arguments.spec {
-            let yaml = serde_yaml::to_string(spec)
-                .map_err(|error| Failure::from_error("write the specification", &error))?;
-            output::print(&yaml)?;
+            output::print(&reconcile_spec::to_yaml(spec))?;
             continue;
         }
         let files = files(spec)?;

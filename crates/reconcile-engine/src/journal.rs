@@ -1,0 +1,175 @@
+//! The journal: append-only, one JSON line for each thing that happened, synced before an effect.
+//!
+//! After a crash it tells which step was under way. Plans never rest on it: they rest on what is
+//! observed. It holds no secret, for steps and errors serialise without any.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Value, json};
+
+use crate::events::{Event, Listener};
+
+/// Name of the file.
+pub const FILE: &str = "journal.jsonl";
+
+/// A journal that could not be opened, written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{attempt} {}: {source}", path.display())]
+pub struct JournalError {
+    attempt: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// An open journal. It hears events and hands them on to another listener.
+pub struct Journal<'a> {
+    file: Mutex<File>,
+    path: PathBuf,
+    plan: Mutex<String>,
+    next: &'a dyn Listener,
+    failure: Mutex<Option<String>>,
+}
+
+impl<'a> Journal<'a> {
+    /// Opens the journal in `folder`, made if it is missing, readable by its owner only.
+    pub fn open(folder: &Path, next: &'a dyn Listener) -> Result<Self, JournalError> {
+        let path = folder.join(FILE);
+        let fail = |attempt| {
+            let path = path.clone();
+            move |source| JournalError { attempt, path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(fail("make the folder of"))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(fail("open"))?;
+        Ok(Self {
+            file: Mutex::new(file),
+            path: path.clone(),
+            plan: Mutex::default(),
+            next,
+            failure: Mutex::default(),
+        })
+    }
+
+    /// Why the last entry could not be written, if so.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn append(&self, kind: &str, mut entry: Value, sync: bool) {
+        entry["at"] = json!(seconds_since_1970());
+        entry["kind"] = json!(kind);
+        let mut line = entry.to_string();
+        line.push('\n');
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = file.write_all(line.as_bytes());
+        let result = if sync { written.and_then(|()| file.sync_data()) } else { written };
+        if let Err(error) = result {
+            tracing::error!(path = %self.path.display(), %error, "the journal cannot be written");
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            *failure = Some(error.to_string());
+        }
+    }
+
+    fn plan(&self) -> String {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn seconds_since_1970() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+impl Listener for Journal<'_> {
+    fn hear(&self, event: &Event<'_>) {
+        match event {
+            Event::Planned(plan) if !plan.is_converged() => {
+                let digest = reconcile_core::model::sha256_hex(
+                    format!("{}{}", plan.desired_digest, plan.observed_digest).as_bytes(),
+                );
+                digest[..12]
+                    .clone_into(&mut self.plan.lock().unwrap_or_else(PoisonError::into_inner));
+                let entry = json!({
+                    "plan": self.plan(), "cluster": plan.cluster, "steps": plan.steps.len(),
+                    "held": plan.held,
+                });
+                self.append("planned", entry, false);
+            }
+            // The intent must be on disk before the effect is in the world.
+            Event::StepStarted(step) => {
+                let entry = json!({
+                    "plan": self.plan(), "step": step.id, "object": step.object,
+                    "verb": step.verb, "changes": step.changes, "reason": step.reason,
+                });
+                self.append("started", entry, true);
+            }
+            Event::StepFinished { step, result, took } => {
+                let entry = json!({
+                    "plan": self.plan(), "step": step.id, "object": step.object,
+                    "verb": step.verb, "seconds": took.as_secs_f64(),
+                    "error": result.as_ref().err(),
+                });
+                self.append("finished", entry, true);
+            }
+            Event::StepSkipped(step) => {
+                let entry = json!({ "plan": self.plan(), "step": step.id, "object": step.object });
+                self.append("skipped", entry, false);
+            }
+            Event::SourceBroken(report) => {
+                self.append("refused", json!({ "report": report }), true)
+            }
+            Event::SourceChanged => self.append("source-changed", json!({}), false),
+            Event::PassRefused(error) => {
+                self.append("plan-refused", json!({ "error": error.to_string() }), true);
+            }
+            Event::Verified(report) if !report.holds() => {
+                self.append("proof-failed", json!({ "proof": report }), true);
+            }
+            Event::Verified(_)
+            | Event::Planned(_)
+            | Event::PassStarted(_)
+            | Event::Observed { .. }
+            | Event::Verifying => {}
+        }
+        self.next.hear(event);
+    }
+}
+
+/// The entries of the journal in `folder`, oldest first; an unfinished last line (the operator was
+/// killed while writing) is left out.
+pub fn read(folder: &Path) -> Result<Vec<Value>, JournalError> {
+    let path = folder.join(FILE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(JournalError { attempt: "open", path, source }),
+    };
+    let mut entries = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line =
+            line.map_err(|source| JournalError { attempt: "read", path: path.clone(), source })?;
+        entries.extend(serde_json::from_str::<Value>(&line).ok());
+    }
+    Ok(entries)
+}
+
+/// Steps that were started and of which no end is noted: the operator was stopped in them.
+pub fn unfinished(entries: &[Value]) -> Vec<&Value> {
+    let key = |entry: &Value| (entry["plan"].to_string(), entry["step"].to_string());
+    let ended: std::collections::BTreeSet<_> =
+        entries.iter().filter(|entry| entry["kind"] == "finished").map(key).collect();
+    entries
+        .iter()
+        .filter(|entry| entry["kind"] == "started" && !ended.contains(&key(entry)))
+        .collect()
+}

@@ -1,0 +1,159 @@
+//! Watching: converge, then stay converged.
+//!
+//! Triggers only say "dirty" and carry no data: every pass observes everything anew, so there is
+//! one code path however a change was noticed. A desired state that cannot be read keeps the last
+//! good one in force.
+
+use std::time::Duration;
+
+use reconcile_core::{desired::Desired, ports::Fleet, verify::VerifyReport};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backoff::Backoff,
+    events::{Event, Listener},
+    pass::run,
+};
+
+/// Least time between a pass and one that a trigger asks for.
+const MIN_GAP: Duration = Duration::from_millis(500);
+
+/// Where the desired state comes from.
+pub trait Source: Send {
+    /// How its servers are reached.
+    type Fleet: Fleet;
+
+    /// Looks whether the desired state has changed since the last call; cheap enough for every
+    /// second. The first call gives [`Refresh::Changed`] or [`Refresh::Broken`].
+    fn refresh(&mut self) -> Refresh<Self::Fleet>;
+}
+
+/// What a look at the source gave.
+pub enum Refresh<F> {
+    /// Nothing new.
+    Unchanged,
+    /// A new desired state.
+    Changed(Box<Current<F>>),
+    /// It cannot be read; said once for each change.
+    Broken(String),
+}
+
+/// A desired state in force.
+pub struct Current<F> {
+    /// The desired state.
+    pub desired: Desired,
+    /// Its servers.
+    pub fleet: F,
+}
+
+/// How to watch.
+#[derive(Debug, Clone, Copy)]
+pub struct Rhythm {
+    /// Between two passes while nothing happens; jitter takes up to a tenth away.
+    pub interval: Duration,
+    /// Between two looks at the source.
+    pub poll: Duration,
+    /// From a trigger to its pass, so that a burst of triggers makes one pass.
+    pub debounce: Duration,
+    /// Between two proofs of service while nothing changes.
+    pub prove_every: Duration,
+    /// A random number from 0 to 1.
+    pub jitter: fn() -> f64,
+}
+
+/// Proves service; the caller knows the credentials.
+pub trait Prove<F>: Send + Sync {
+    /// Proves that the cluster serves. `commit`: something was changed before.
+    fn prove(
+        &self,
+        current: &Current<F>,
+        observed: &reconcile_core::model::Observed,
+        commit: bool,
+    ) -> impl Future<Output = VerifyReport> + Send;
+}
+
+/// Watches until `stop`. `dirty` takes triggers; a closed channel only means that none will come.
+///
+/// # Cancellation
+/// After `stop` the steps at hand are finished and nothing further begins.
+pub async fn watch<S: Source, P: Prove<S::Fleet>>(
+    source: &mut S,
+    prover: &P,
+    mut dirty: mpsc::Receiver<()>,
+    rhythm: Rhythm,
+    listener: &dyn Listener,
+    stop: &CancellationToken,
+) {
+    let mut current: Option<Box<Current<S::Fleet>>> = None;
+    let mut backoff = Backoff::default();
+    let mut due = Instant::now();
+    let mut ended = due;
+    let mut proven: Option<Instant> = None;
+    let mut changed = false;
+    let mut number = 0;
+    let mut poll = tokio::time::interval(rhythm.poll);
+    poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut triggers = true;
+    while !stop.is_cancelled() {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = poll.tick() => {
+                match source.refresh() {
+                    Refresh::Unchanged => {}
+                    Refresh::Changed(new) => {
+                        listener.hear(&Event::SourceChanged);
+                        current = Some(new);
+                        backoff.reset();
+                        due = Instant::now();
+                    }
+                    Refresh::Broken(report) => listener.hear(&Event::SourceBroken(&report)),
+                }
+                continue;
+            }
+            trigger = dirty.recv(), if triggers => {
+                triggers = trigger.is_some();
+                if triggers {
+                    // A crash loop makes events without end; they must not make passes without pause.
+                    due = due.min((Instant::now() + rhythm.debounce).max(ended + MIN_GAP));
+                }
+                continue;
+            }
+            () = tokio::time::sleep_until(due), if current.is_some() => {}
+        }
+        let Some(current) = &current else { continue };
+        number += 1;
+        listener.hear(&Event::PassStarted(number));
+        let outcome = run(&current.fleet, &current.desired, listener, stop).await;
+        ended = Instant::now();
+        let (pass, execution) = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                listener.hear(&Event::PassRefused(&error));
+                due = Instant::now() + backoff.next_pause((rhythm.jitter)());
+                continue;
+            }
+        };
+        changed |= execution.done() > 0;
+        if execution.errors().next().is_some() {
+            due = Instant::now() + backoff.next_pause((rhythm.jitter)());
+            continue;
+        }
+        backoff.reset();
+        if execution.done() > 0 {
+            due = Instant::now();
+            continue;
+        }
+        if pass.plan.is_converged()
+            && (changed || proven.is_none_or(|at| at.elapsed() >= rhythm.prove_every))
+        {
+            listener.hear(&Event::Verifying);
+            let report = prover.prove(current, &pass.observed, changed).await;
+            listener.hear(&Event::Verified(&report));
+            changed &= !report.holds();
+            proven = Some(Instant::now());
+        }
+        due = Instant::now() + rhythm.interval.mul_f64(1.0 - (rhythm.jitter)() / 10.0);
+    }
+}

@@ -1,0 +1,283 @@
+//! `reconcile --watch -f FILE`: converge, then stay converged.
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use rand::RngExt as _;
+use reconcile_core::{
+    model::{Observed, sha256_hex},
+    plan::Plan,
+    verify::VerifyReport,
+};
+use reconcile_engine::{
+    Event, Journal, Listener,
+    watch::{Current, Prove, Refresh, Rhythm, Source, watch},
+};
+use reconcile_spec::valid::SecretsSource;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::converge::{Prepared, prepare, prove};
+use crate::{
+    cli::Cli,
+    failure::{Failure, Outcome},
+    fleet::RealFleet,
+    output, source, state,
+};
+
+/// Between two looks at the file; a push is seen well within a second of its check-out.
+const POLL: Duration = Duration::from_millis(500);
+/// Between two attempts to follow the Swarm's events.
+const RECONNECT: Duration = Duration::from_secs(5);
+const DEBOUNCE: Duration = Duration::from_millis(200);
+const PROVE_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, Failure> {
+    let first = source::read(cli)?;
+    let [spec] = first.clusters.as_slice() else {
+        return Err(Failure::usage("`--watch` takes one cluster").hint("choose it with --cluster"));
+    };
+    let folder = state::folder(cli, spec.name.as_str())?;
+    let _lock = state::lock(&folder)?;
+    let lines = Lines::default();
+    let journal = Journal::open(&folder, &lines)
+        .map_err(|error| Failure::from_error("keep the journal", &error))?;
+    let (dirty, triggers) = tokio::sync::mpsc::channel(1);
+    let mut source =
+        FileSource { cli, seen: None, secrets: Vec::new(), dirty, following: Follow::default() };
+    let rhythm = Rhythm {
+        interval: Duration::from_secs(cli.interval),
+        poll: POLL,
+        debounce: DEBOUNCE,
+        prove_every: PROVE_EVERY,
+        jitter: || rand::rng().random(),
+    };
+    let prover = Prover;
+    watch(&mut source, &prover, triggers, rhythm, &journal, stop).await;
+    output::note("stopped; the cluster serves on without reconcile");
+    Ok(Outcome::Done)
+}
+
+/// The desired-state file and the secrets file, by their content.
+struct FileSource<'a> {
+    cli: &'a Cli,
+    seen: Option<String>,
+    /// The secrets file, once it is known.
+    secrets: Vec<PathBuf>,
+    dirty: mpsc::Sender<()>,
+    following: Follow,
+}
+
+/// Ends the task that follows the old desired state's Swarm when a new one comes.
+#[derive(Default)]
+struct Follow(Option<tokio::task::JoinHandle<()>>);
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Docker's events as triggers. They only say "dirty": whatever is missed while the stream is
+/// down, the timer finds.
+async fn follow(prepared: Arc<Prepared>, dirty: mpsc::Sender<()>) {
+    loop {
+        for (manager, _) in &prepared.desired.swarm.nodes {
+            let Ok(mut hints) = prepared.fleet.events(manager).await else { continue };
+            while let Some(hint) = hints.next().await {
+                tracing::debug!(?hint, "trigger");
+                // A full channel holds a trigger already.
+                let _held = dirty.try_send(());
+            }
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+impl FileSource<'_> {
+    /// Digest of everything that the desired state is made from, as far as it is in files.
+    fn fingerprint(&self) -> String {
+        let mut paths: Vec<PathBuf> = self.cli.file.clone().into_iter().collect();
+        paths.extend(self.secrets.iter().cloned());
+        let mut bytes = Vec::new();
+        for path in paths {
+            bytes.extend_from_slice(path.to_string_lossy().as_bytes());
+            match std::fs::read(&path) {
+                Ok(content) => bytes.extend_from_slice(sha256_hex(&content).as_bytes()),
+                Err(error) => bytes.extend_from_slice(error.to_string().as_bytes()),
+            }
+        }
+        sha256_hex(&bytes)
+    }
+}
+
+impl Source for FileSource<'_> {
+    type Fleet = Watched;
+
+    fn refresh(&mut self) -> Refresh<Watched> {
+        let fingerprint = self.fingerprint();
+        if self.seen.as_ref() == Some(&fingerprint) {
+            return Refresh::Unchanged;
+        }
+        let loaded = source::read(self.cli).and_then(|source| {
+            let spec = source.clusters.first().ok_or_else(|| Failure::new("no cluster"))?;
+            if let SecretsSource::File(path) = &spec.secrets {
+                self.secrets = vec![source::resolve(&source.base, path)];
+            }
+            prepare(spec, &source.base)
+        });
+        self.seen = Some(self.fingerprint());
+        match loaded {
+            Ok(prepared) => {
+                let prepared = Arc::new(prepared);
+                let task = tokio::spawn(follow(Arc::clone(&prepared), self.dirty.clone()));
+                self.following = Follow(Some(task));
+                Refresh::Changed(Box::new(Current {
+                    desired: prepared.desired.clone(),
+                    fleet: Watched(prepared),
+                }))
+            }
+            Err(failure) => Refresh::Broken(failure.text()),
+        }
+    }
+}
+
+/// A fleet that remembers what it was prepared from.
+struct Watched(Arc<Prepared>);
+
+impl reconcile_core::ports::Fleet for Watched {
+    async fn observe_host(
+        &self,
+        host: &reconcile_core::model::HostName,
+        request: &reconcile_core::probe::ProbeRequest,
+    ) -> Result<reconcile_core::model::HostFacts, reconcile_core::ports::EffectError> {
+        self.inner().observe_host(host, request).await
+    }
+    async fn observe_swarm(
+        &self,
+        via: &reconcile_core::model::HostName,
+        request: &reconcile_core::probe::SwarmRequest,
+    ) -> Result<reconcile_core::model::SwarmFacts, reconcile_core::ports::EffectError> {
+        self.inner().observe_swarm(via, request).await
+    }
+    async fn perform(
+        &self,
+        action: &reconcile_core::action::Action,
+        deadline: Duration,
+    ) -> Result<(), reconcile_core::ports::EffectError> {
+        self.inner().perform(action, deadline).await
+    }
+    async fn verify(&self, request: &reconcile_core::verify::VerifyRequest) -> VerifyReport {
+        self.inner().verify(request).await
+    }
+    fn round_trips(&self) -> std::collections::BTreeMap<reconcile_core::model::HostName, u64> {
+        self.inner().round_trips()
+    }
+}
+
+impl Watched {
+    fn inner(&self) -> &RealFleet {
+        &self.0.fleet
+    }
+}
+
+struct Prover;
+
+impl Prove<Watched> for Prover {
+    async fn prove(
+        &self,
+        current: &Current<Watched>,
+        observed: &Observed,
+        commit: bool,
+    ) -> VerifyReport {
+        prove(&current.fleet.0, observed, commit).await
+    }
+}
+
+/// Lines on standard error, only where something is new: a calm cluster is silent.
+#[derive(Default)]
+struct Lines {
+    last: Mutex<(Vec<String>, Option<bool>)>,
+}
+
+impl Lines {
+    fn say(text: &str) {
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let (hours, minutes, seconds) = (since / 3600 % 24, since / 60 % 60, since % 60);
+        // Where standard error is closed nobody is left to tell.
+        let _unheard = writeln!(anstream::stderr(), "{hours:02}:{minutes:02}:{seconds:02}Z {text}");
+    }
+
+    fn held(&self, plan: &Plan) {
+        let now: Vec<String> =
+            plan.held.iter().map(|held| format!("{}: {}", held.object, held.reason)).collect();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in now.iter().filter(|line| !last.0.contains(line)) {
+            Self::say(&format!("held {line}"));
+        }
+        for line in last.0.iter().filter(|line| !now.contains(line)) {
+            Self::say(&format!("no longer held: {line}"));
+        }
+        last.0 = now;
+    }
+}
+
+impl Listener for Lines {
+    fn hear(&self, event: &Event<'_>) {
+        match event {
+            Event::SourceChanged => Self::say("the desired state was read"),
+            Event::SourceBroken(report) => {
+                Self::say("the desired state cannot be read; the last good one stays in force");
+                output::note(report.trim_end());
+            }
+            Event::PassRefused(error) => Self::say(&format!("nothing was done: {error}")),
+            Event::Planned(plan) => {
+                self.held(plan);
+                if !plan.steps.is_empty() {
+                    Self::say(&format!("{} steps to do", plan.steps.len()));
+                }
+            }
+            Event::StepFinished { step, result, took } => {
+                let (verb, seconds) = (step.verb.word(), took.as_secs_f64());
+                match result {
+                    Ok(()) => Self::say(&format!("ok    {verb} {} ({seconds:.1} s)", step.object)),
+                    Err(error) => {
+                        Self::say(&format!(
+                            "FAIL  {verb} {} ({seconds:.1} s): {error}",
+                            step.object
+                        ));
+                    }
+                }
+            }
+            Event::Verified(report) => {
+                let holds = report.holds();
+                let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+                if last.1 != Some(holds) {
+                    last.1 = Some(holds);
+                    Self::say(if holds {
+                        "the cluster is as desired and serves"
+                    } else {
+                        "the cluster does not serve"
+                    });
+                }
+                for proof in report.proofs.iter().filter(|proof| !proof.holds) {
+                    Self::say(&format!("FAIL  {}: {}", proof.what, proof.detail));
+                }
+            }
+            Event::PassStarted(_)
+            | Event::Observed { .. }
+            | Event::StepStarted(_)
+            | Event::StepSkipped(_)
+            | Event::Verifying => {}
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Secrets must not show anywhere: their values, and the places to look at.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle, sleep},
+    time::Duration,
+};
+
+use base64::Engine as _;
+
+/// Between two looks at all processes of the machine, the servers' included.
+const TICK: Duration = Duration::from_millis(40);
+
+/// The values of the secrets file, by name.
+#[derive(Clone)]
+pub(crate) struct Secrets(BTreeMap<String, String>);
+
+impl Secrets {
+    /// Reads the file that `secrets init` writes: a line `name: value` each.
+    pub(crate) fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).expect("`secrets init` wrote it");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let values: BTreeMap<_, _> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
+            .collect();
+        assert!(values.len() >= 8, "{} holds only {} secrets", path.display(), values.len());
+        assert!(values.values().all(|value| value.len() >= 12), "a value is too short to look for");
+        Self(values)
+    }
+
+    /// A value.
+    #[track_caller]
+    pub(crate) fn value(&self, name: &str) -> &str {
+        self.0.get(name).unwrap_or_else(|| panic!("there is no secret {name}"))
+    }
+
+    /// Forms in which a value could show.
+    fn forms(&self) -> impl Iterator<Item = (&str, String)> {
+        let base64 = |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.encode(text);
+        self.0.iter().flat_map(move |(name, value)| {
+            [(name.as_str(), value.clone()), (name.as_str(), base64(value))]
+        })
+    }
+
+    /// Every form, a line each, for `grep -F -f`.
+    pub(crate) fn patterns(&self) -> String {
+        self.forms().map(|(_, form)| form + "\n").collect()
+    }
+
+    /// Names of the secrets that show in a text.
+    pub(crate) fn shown_in(&self, text: &str) -> BTreeSet<&str> {
+        self.forms().filter(|(_, form)| text.contains(form)).map(|(name, _)| name).collect()
+    }
+
+    /// Fails where a text shows a secret; names the secret and the place, not the value.
+    #[track_caller]
+    pub(crate) fn absent_from(&self, place: &str, text: &str) {
+        let shown = self.shown_in(text);
+        assert!(shown.is_empty(), "{place} shows the values of {shown:?}");
+    }
+}
+
+/// Looks at arguments and environments of all processes of the machine while something runs. The
+/// servers are containers, so theirs, and those of the containers in them, are among these.
+pub(crate) struct ProcessWatch {
+    stop: Arc<AtomicBool>,
+    watcher: JoinHandle<(usize, BTreeSet<String>)>,
+}
+
+impl ProcessWatch {
+    /// Starts looking.
+    pub(crate) fn start(secrets: &Secrets) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, secrets) = (Arc::clone(&stop), secrets.clone());
+        let watcher = thread::spawn(move || {
+            let (mut looks, mut found) = (0, BTreeSet::new());
+            while !stopped.load(Ordering::Relaxed) {
+                look(&secrets, &mut found);
+                looks += 1;
+                sleep(TICK);
+            }
+            (looks, found)
+        });
+        Self { stop, watcher }
+    }
+
+    /// Stops looking; fails where a secret was seen. Gives how often it looked.
+    #[track_caller]
+    pub(crate) fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let (looks, found) = self.watcher.join().expect("it only reads");
+        assert!(found.is_empty(), "processes show secrets: {found:#?}");
+        looks
+    }
+}
+
+fn look(secrets: &Secrets, found: &mut BTreeSet<String>) {
+    let own = std::process::id().to_string();
+    let Ok(entries) = fs::read_dir("/proc") else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == own || !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
+        for file in ["cmdline", "environ"] {
+            let bytes = read(file);
+            if bytes.is_empty() {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            for secret in secrets.shown_in(&text) {
+                let program = String::from_utf8_lossy(&read("comm")).trim().to_owned();
+                found.insert(format!("{secret} in {file} of {program}"));
+            }
+        }
+    }
+}

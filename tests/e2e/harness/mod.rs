@@ -1,0 +1,22 @@
+//! What the tests share: running the binary, reaching the lab's servers, waiting, comparing.
+
+mod canary;
+mod lab;
+mod run;
+mod sql;
+mod state;
+mod stats;
+mod wait;
+
+pub(crate) use canary::{ProcessWatch, Secrets};
+pub(crate) use lab::{Lab, condition, json};
+pub(crate) use run::{Job, Ran};
+pub(crate) use sql::Login;
+pub(crate) use state::{fingerprint, normalised, same};
+pub(crate) use stats::{Stats, is_primary};
+pub(crate) use wait::{seconds, until};
+
+use std::time::Duration;
+
+/// For anything that a healthy lab does within seconds, on a machine that is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);

@@ -1,0 +1,20 @@
+//! End-to-end tests: the real binary against the lab's real servers, nothing mocked.
+//!
+//! `cargo xtask test` boots the lab `e2e`, names the binary in `RECONCILE_BIN` and runs these one
+//! after the other in order of their names. Each brings the servers into the state that it needs,
+//! so each can be run alone; in order they need few resets. Everything is awaited by its
+//! condition with a deadline, never by a pause.
+//!
+//! Settings: `RECONCILE_BIN`, `RECONCILE_KILLS` (how often t20 kills, 2), `RECONCILE_SEED`.
+
+#![expect(clippy::print_stdout, reason = "the figures measured are half of what the suite is for")]
+
+mod harness;
+mod t10_bare_to_serving;
+mod t11_client_views;
+mod t12_data_path;
+mod t14_drift;
+mod t20_killed_anywhere;
+mod t30_strangers;
+mod t31_bad_hosts;
+mod t40_no_docker;
