@@ -41,7 +41,8 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     fn server(&self) -> String {
-        format!("{}:{}", self.address, self.port)
+        let Self { address, port, .. } = self;
+        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
     }
 }
 

@@ -1,6 +1,9 @@
 //! One look at the Swarm: all lists at once, then what hangs on them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use reconcile_core::{

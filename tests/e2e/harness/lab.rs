@@ -63,6 +63,11 @@ impl Lab {
         self.root.join(".lab").join(&self.name)
     }
 
+    /// When the binary under test was built.
+    pub(crate) fn binary_changed(&self) -> Option<std::time::SystemTime> {
+        fs::metadata(&self.bin).and_then(|file| file.modified()).ok()
+    }
+
     /// Names of the servers.
     pub(crate) fn nodes(&self) -> Vec<&str> {
         self.info.servers.iter().map(|server| server.name.as_str()).collect()

@@ -1,6 +1,7 @@
 //! What the tests share: running the binary, reaching the lab's servers, waiting, comparing.
 
 mod canary;
+mod held;
 mod lab;
 mod run;
 mod sql;
@@ -9,6 +10,7 @@ mod stats;
 mod wait;
 
 pub(crate) use canary::{ProcessWatch, Secrets};
+pub(crate) use held::Held;
 pub(crate) use lab::{Lab, condition, json};
 pub(crate) use run::{Job, Ran};
 pub(crate) use sql::Login;

@@ -214,29 +214,31 @@ pub(crate) fn judge(output: &Output, secrets: &[String]) -> Result<(), Fault> {
     })
 }
 
-/// Words of an action that must not stand in an error: what is quoted in secret SQL.
+/// Words of an action that must not stand in an error: what is quoted in secret SQL, and the values
+/// in a secret file, which a service that is told of it might print.
 fn secrets(action: &HostAction) -> Vec<String> {
-    match action {
+    let (text, words): (_, fn(&str) -> Vec<&str>) = match action {
         HostAction::Sql { sql, .. } if sql.is_secret() => {
-            let text = String::from_utf8_lossy(sql.bytes()).into_owned();
-            let quoted = text.split('\'').skip(1).step_by(2);
-            quoted.filter(|word| word.len() >= 6).map(str::to_owned).collect()
+            (sql.bytes(), |text| text.split('\'').skip(1).step_by(2).collect())
         }
         HostAction::WriteFile { file: DesiredFile { content, .. }, .. } if content.is_secret() => {
-            let text = String::from_utf8_lossy(content.bytes()).into_owned();
-            text.split_whitespace().filter(|word| word.len() >= 6).map(str::to_owned).collect()
+            (content.bytes(), |text| {
+                let words = text.split_whitespace().filter(|word| !word.ends_with([':', '=']));
+                let values = words.map(|word| word.split_once('=').map_or(word, |pair| pair.1));
+                values.map(|value| value.trim_matches(|c: char| "'\",{}[]".contains(c))).collect()
+            })
         }
-        _ => Vec::new(),
-    }
+        _ => return Vec::new(),
+    };
+    let text = String::from_utf8_lossy(text).into_owned();
+    words(&text).into_iter().filter(|word| word.len() >= 6).map(str::to_owned).collect()
 }
 
 /// The text without `secrets`, and without anything that looks like a SCRAM verifier.
 fn redact(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
-    for secret in secrets {
-        if text.contains(secret.as_str()) {
-            text = text.replace(secret.as_str(), "<secret>");
-        }
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret.as_str(), "<secret>");
     }
     while let Some(start) = text.find("SCRAM-SHA-256$") {
         let rest = &text[start..];

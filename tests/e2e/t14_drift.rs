@@ -1,0 +1,65 @@
+//! Drift and a changed specification: the plan names each, the run mends each, the next does
+//! nothing.
+
+use serde_json::Value;
+
+use crate::harness::{Lab, seconds};
+
+#[test]
+fn drift_is_healed_by_the_next_run() {
+    let mut lab = Lab::shared();
+    let spec = lab.converged();
+    let primary = lab.primary();
+    let nodes = lab.nodes();
+    let replica =
+        nodes.iter().copied().find(|node| *node != primary).expect("there are three servers");
+    let digest = |node: &str| lab.sh(node, "sha256sum < /etc/patroni/patroni.yml");
+    let before = digest(replica);
+
+    lab.sh(replica, "echo '# by hand' >> /etc/patroni/patroni.yml; chmod 644 /etc/patroni/patroni.yml");
+    lab.sh(replica, "systemctl disable --now etcd");
+    lab.sh(nodes[0], "docker service rm db-utils_pgbouncer-read");
+    let changed = lab
+        .example()
+        .replace(
+            "    databases:\n",
+            "      - { name: reports, memberOf: [app] }\n    databases:\n      - { name: reporting, owner: reports }\n",
+        )
+        .replace("  haproxy:\n", "  haproxy:\n    maxLag: 8MiB\n")
+        .replace("{ name: reports, memberOf", "{ name: reports, password: { secret: reports-password }, memberOf");
+    let changed = lab.write("changed.yaml", &changed);
+    lab.secrets(&changed);
+
+    let plan = lab.plan(&changed);
+    let steps = plan["steps"].as_array().expect("a plan has steps");
+    for wanted in [
+        format!("{replica}:/etc/patroni/patroni.yml"),
+        format!("{replica}/etcd.service"),
+        "swarm/service/db-utils_pgbouncer-read".to_owned(),
+        "swarm/service/db-utils_router".to_owned(),
+        "swarm/config/db-utils_router.cfg-".to_owned(),
+        "role/reports".to_owned(),
+        "database/reporting".to_owned(),
+    ] {
+        let object = |step: &Value| step["object"].as_str().unwrap_or_default().to_owned();
+        assert!(steps.iter().any(|step| object(step).starts_with(&wanted)), "no step for {wanted}\n{plan:#}");
+    }
+    let disruptive = steps.iter().filter(|step| step["impact"] == "restart").count();
+    assert!(disruptive <= 1, "{disruptive} disruptive steps in one plan\n{plan:#}");
+
+    let ran = lab.reconcile(&changed, &[]).expect(0).says("and serves");
+    println!("drift healed and specification followed: {}", seconds(ran.took));
+    lab.reconcile(&changed, &[]).expect(0).says("0 steps done");
+    lab.reconcile(&changed, &["plan", "--exit-code"]).expect(0);
+
+    assert_eq!(digest(replica), before, "the file is as it was");
+    assert_eq!(lab.sh(replica, "stat -c %a /etc/patroni/patroni.yml").trim(), "600");
+    let unit = lab.sh(replica, "systemctl is-active etcd; systemctl is-enabled etcd");
+    assert_eq!(unit, "active\nenabled\n");
+    let secrets = lab.secrets(&changed);
+    let mut login = lab.login(nodes[0], 15432, &secrets);
+    "reports".clone_into(&mut login.user);
+    "reporting".clone_into(&mut login.database);
+    secrets.value("reports-password").clone_into(&mut login.password);
+    assert_eq!(login.ask("select current_user::text").as_deref(), Ok("reports"));
+}
