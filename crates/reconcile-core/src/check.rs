@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    action::{Action, HostAction, PatroniGoal, SwarmAction, UnitVerb},
+    action::{Action, HostAction, PatroniAction, PatroniGoal, SwarmAction, UnitVerb},
     desired::Desired,
     model::{ClaimKind, HostName, ObjectId, Observation, Observed},
     plan::{Plan, Step},
@@ -65,7 +65,14 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
                 check_host(desired, observed, plan, step, host, action, &mut broken);
             }
             Action::Swarm(_, action) => check_swarm(desired, observed, action, &mut broken),
-            Action::Patroni(..) => {}
+            Action::Patroni(host, action) => {
+                if !our_patroni(desired, observed, host) {
+                    broken("a Patroni that is not ours is not configured");
+                }
+                if matches!(action, PatroniAction::RestartMember) && !step.impact.disruptive() {
+                    broken("a restart says that it is one");
+                }
+            }
         }
     }
     if disruptive > 1 {
@@ -108,6 +115,9 @@ fn check_host(
                 if *verb == UnitVerb::Restart && !step.impact.disruptive() {
                     broken("a restart says that it is one");
                 }
+                if *verb == UnitVerb::Restart && unit.starts_with("etcd") {
+                    check_quorum(desired, observed, host, broken);
+                }
             }
         }
         HostAction::RemoveFile { path, .. } => {
@@ -121,6 +131,9 @@ fn check_host(
             }
             if matches!(verb, UnitVerb::Restart | UnitVerb::Stop) && !step.impact.disruptive() {
                 broken("a restart says that it is one");
+            }
+            if matches!(verb, UnitVerb::Restart | UnitVerb::Stop) && unit.starts_with("etcd") {
+                check_quorum(desired, observed, host, broken);
             }
         }
         HostAction::StartEtcd { data_dir, initial_cluster_state, .. } => {
@@ -158,11 +171,49 @@ fn check_host(
                 }
             }
         }
+        HostAction::Sql { .. } => {
+            let made_here = plan.steps.iter().any(|other| {
+                matches!(&other.action, Action::Host(on, HostAction::StartPatroni { .. }) if on == host)
+            });
+            if !made_here && !our_patroni(desired, observed, host) {
+                broken("SQL runs only in a database that is ours");
+            }
+        }
         HostAction::Claim { .. }
         | HostAction::InstallPackages { .. }
         | HostAction::EnsureDirectory { .. }
-        | HostAction::AwaitEtcd { .. }
-        | HostAction::Sql { .. } => {}
+        | HostAction::AwaitEtcd { .. } => {}
+    }
+}
+
+/// A Patroni of our scope on a data directory that reconcile claimed.
+fn our_patroni(desired: &Desired, observed: &Observed, host: &HostName) -> bool {
+    let Some(facts) = observed.host(host) else { return false };
+    facts.manifest.claims(ClaimKind::DataDir, &desired.patroni.data_dir)
+        && facts.patroni.present().is_some_and(|fact| fact.scope == desired.patroni.scope)
+}
+
+/// A healthy member stops only where the others are a quorum without it, and one that is not
+/// known never.
+fn check_quorum(
+    desired: &Desired,
+    observed: &Observed,
+    host: &HostName,
+    broken: &mut impl FnMut(&'static str),
+) {
+    let healthy = |member: &HostName| {
+        observed.host(member).is_some_and(|facts| {
+            facts.manifest.claims(ClaimKind::DataDir, &desired.etcd.data_dir)
+                && facts.etcd.present().is_some_and(|etcd| etcd.healthy)
+        })
+    };
+    if observed.host(host).is_some_and(|facts| facts.etcd.known().is_none()) {
+        broken("an etcd member that is not known is not restarted");
+    }
+    let members = &desired.etcd.members;
+    let left = members.keys().filter(|member| *member != host && healthy(member)).count();
+    if members.len() > 1 && healthy(host) && left * 2 <= members.len() {
+        broken("a restart leaves etcd its quorum");
     }
 }
 
@@ -231,8 +282,12 @@ fn check_swarm(
         SwarmAction::SetRole { manager: false, .. } => {
             broken("a manager is not demoted");
         }
-        SwarmAction::Label { .. }
-        | SwarmAction::Join { .. }
+        SwarmAction::Label { .. } => {
+            if facts.is_none_or(|facts| facts.labels.contains_key(label)) {
+                broken("a Swarm with an owner is not labelled anew");
+            }
+        }
+        SwarmAction::Join { .. }
         | SwarmAction::SetRole { manager: true, .. }
         | SwarmAction::CreateNetwork(_)
         | SwarmAction::CreateConfig(_)

@@ -1,15 +1,37 @@
 //! Scratch: ways to log in.
 #![expect(clippy::pedantic, clippy::print_stdout, clippy::unwrap_used, reason = "scratch")]
-use std::{path::PathBuf, time::{Duration, Instant}};
 use reconcile_core::model::HostName;
 use reconcile_hosts::{HostTarget, JumpTarget, Ssh};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let lab = PathBuf::from(std::env::args().nth(1).unwrap());
-    let state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(lab.join("lab.json")).unwrap()).unwrap();
-    let nodes: Vec<(String, String)> = state["servers"].as_array().unwrap().iter().map(|s| (s["name"].as_str().unwrap().to_owned(), s["address"].as_str().unwrap().to_owned())).collect();
-    let base = |i: usize| HostTarget { name: HostName::new(nodes[i].0.clone()), address: nodes[i].1.clone(), port: 22, user: "reconcile".into(), identity_file: Some(lab.join("id_ed25519")), agent: false, jump: None, host_key: None, known_hosts: Some(lab.join("known_hosts")), sudo: true };
+    let state: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(lab.join("lab.json")).unwrap()).unwrap();
+    let nodes: Vec<(String, String)> = state["servers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| {
+            (s["name"].as_str().unwrap().to_owned(), s["address"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    let base = |i: usize| HostTarget {
+        name: HostName::new(nodes[i].0.clone()),
+        address: nodes[i].1.clone(),
+        port: 22,
+        user: "reconcile".into(),
+        identity_file: Some(lab.join("id_ed25519")),
+        agent: false,
+        jump: None,
+        host_key: None,
+        known_hosts: Some(lab.join("known_hosts")),
+        sudo: true,
+    };
     let file = |f: &str| Some(PathBuf::from(format!("/tmp/kh/{f}")));
     let cases = vec![
         ("default", base(0)),
@@ -38,9 +60,16 @@ async fn main() {
         let ssh = Ssh::new([target]);
         let start = Instant::now();
         match ssh.run(&name, "try", "id -un; hostname\n", Duration::from_secs(40)).await {
-            Ok(o) => println!("{what}: {:?} {:?} {:?}", start.elapsed(), o.status, String::from_utf8_lossy(&o.stdout)),
+            Ok(o) => println!(
+                "{what}: {:?} {:?} {:?}",
+                start.elapsed(),
+                o.status,
+                String::from_utf8_lossy(&o.stdout)
+            ),
             Err(e) => println!("{what}: {:?} {:?} {}", start.elapsed(), e.retry, e.cause),
         }
-        if what == "no sudo" { println!("{:?}", ssh.probe(&name, &Default::default()).await.map(|_| ())); }
+        if what == "no sudo" {
+            println!("{:?}", ssh.probe(&name, &Default::default()).await.map(|_| ()));
+        }
     }
 }

@@ -42,7 +42,11 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     fn server(&self) -> String {
         let Self { address, port, .. } = self;
-        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+        if address.contains(':') {
+            format!("[{address}]:{port}")
+        } else {
+            format!("{address}:{port}")
+        }
     }
 }
 

@@ -100,10 +100,12 @@ impl World {
                 self.install(host, packages, (cluster, claims), silence, start)
             }
             HostAction::WriteFile { file, before, claim, notify, cluster } => {
-                let replaced = self.write(host, file, before.as_deref(), *claim, cluster)?;
+                self.write(host, file, before.as_deref(), *claim, cluster)?;
+                // Also where the file is as desired by now: an earlier try may have been cut off
+                // between the file and its unit.
+                let changes = before.as_deref() != Some(file.content.digest().as_str());
                 match notify {
-                    // Carried out a second time it replaces nothing and disturbs nobody.
-                    Some((unit, verb)) if replaced => self.notify(host, unit, *verb),
+                    Some((unit, verb)) if changes => self.notify(host, unit, *verb),
                     _ => Ok(()),
                 }
             }
@@ -210,7 +212,6 @@ impl World {
         }
     }
 
-    /// True where the file was replaced, false where it was as desired already.
     fn write(
         &mut self,
         host: &HostName,
@@ -218,7 +219,7 @@ impl World {
         before: Option<&str>,
         claim: bool,
         cluster: &str,
-    ) -> Result<bool, EffectError> {
+    ) -> Effect {
         let attempt = format!("write {} on {host}", file.path);
         let new = File {
             bytes: file.content.bytes().to_vec(),
@@ -233,7 +234,7 @@ impl World {
         }
         let there = server.files.get(&file.path).cloned();
         if there.as_ref() == Some(&new) {
-            return Ok(false);
+            return Ok(());
         }
         if there.as_ref().map(File::digest).as_deref() != before {
             return Err(refused(host, attempt, "it changed since the plan", Retry::Soon));
@@ -254,7 +255,7 @@ impl World {
         self.cut_here(host)?;
         self.server_of(host)?.files.insert(file.path.clone(), new);
         self.wrote(format!("{host}:{}", file.path));
-        Ok(true)
+        Ok(())
     }
 
     /// Reloads or restarts a unit after its file was replaced, if it is active.

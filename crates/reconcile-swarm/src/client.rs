@@ -55,7 +55,8 @@ impl SwarmClient {
         deadline: Duration,
     ) -> Result<(), EffectError> {
         let engine = self.engine(host, "reach the Docker engine")?;
-        apply::apply(self, &engine, action, deadline).await
+        // Boxed: the largest of many actions sets the size.
+        Box::pin(apply::apply(self, &engine, action, deadline)).await
     }
 
     /// Hints that something in the Swarm or on the engine of `via` changed. They say where to look

@@ -103,8 +103,7 @@ pub(crate) async fn resolve(
     if let Some((_, digest)) = image.split_once('@') {
         return Ok(digest.to_owned());
     }
-    let answer: Answer =
-        engine.get_within(SLOW_ANSWER, &format!("/distribution/{image}/json")).await?;
+    let answer: Answer = engine.get_within(limit, &format!("/distribution/{image}/json")).await?;
     Ok(answer.descriptor.digest)
 }
 

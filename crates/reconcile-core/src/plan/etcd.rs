@@ -230,6 +230,13 @@ fn enable(host: &HostName, facts: &HostFacts) -> Draft {
 /// Why the member on `host` must not be restarted now.
 pub(super) fn restart_forbidden(view: &View<'_>, host: &HostName) -> Option<HoldReason> {
     let members = &view.desired.etcd.members;
+    if let Some(reason) = view.host(host).and_then(|facts| facts.etcd.reason()) {
+        return Some(HoldReason::Unknown(reason.to_owned()));
+    }
+    // A member that is known not to be healthy takes nothing away, and its file may be the cause.
+    if !member(view, host).is_some_and(|etcd| etcd.healthy) {
+        return None;
+    }
     let others = members.keys().filter(|member| *member != host);
     let healthy =
         others.filter(|other| member(view, other).is_some_and(|etcd| etcd.healthy)).count();

@@ -207,6 +207,11 @@ fn plan_packages(
     drafts.step(draft);
 }
 
+/// False only where a unit is known not to run: it reads its file when it starts.
+fn runs(facts: &HostFacts, unit: &str) -> bool {
+    facts.units.get(unit).is_some_and(|fact| !matches!(&*fact.active, "inactive" | "failed"))
+}
+
 /// True where a file is as desired.
 fn same(managed: &ManagedFile, fact: &FileFact) -> bool {
     let file = &managed.file;
@@ -247,7 +252,7 @@ fn plan_file(
     }
     let digest = file.content.digest();
     let changed = fact.is_some_and(|fact| fact.digest != digest);
-    let notify = managed.notify.clone().filter(|_| changed);
+    let notify = managed.notify.clone().filter(|(unit, _)| changed && runs(facts, unit));
     let impact = match notify {
         Some((_, UnitVerb::Restart)) => Impact::Restart,
         Some(_) => Impact::Reload,

@@ -38,6 +38,21 @@ pub(crate) fn same_end(fleet: &SimFleet, reference: &Reference, what: &str) {
     assert_eq!(writes, reference.writes, "{what}: other writes; {:#?}", fleet.effects());
 }
 
+/// The first object that was written more often than in the run without faults. After so many
+/// stale looks a unit may have been told of its file that many times more: a file that is as
+/// desired by now could be the work of a try that was cut off before its unit was told.
+pub(crate) fn more_writes<'a>(
+    writes: &'a BTreeMap<String, u64>,
+    reference: &Reference,
+    stale_looks: u64,
+) -> Option<(&'a String, &'a u64)> {
+    writes.iter().find(|(object, count)| {
+        let told = object.ends_with(" restart") || object.ends_with(" reload");
+        let allowed = reference.writes.get(*object).copied().unwrap_or(0);
+        **count > allowed + if told { stale_looks } else { 0 }
+    })
+}
+
 /// Asserts that a run came to the end of the run without faults. Returns its writes.
 pub(crate) fn same_state(
     fleet: &SimFleet,

@@ -4,7 +4,7 @@ use reconcile_core::plan::Plan;
 use reconcile_sim::{Faults, SimFleet};
 
 use crate::{
-    crashes::{reference, same_end},
+    crashes::{more_writes, reference, same_state},
     run::{plan_now, settle},
     workloads::{self, Workload},
 };
@@ -31,7 +31,10 @@ async fn a_stale_look_does_no_harm() {
             // wrong then; the next run sees what is.
             fleet.heal();
             settle(&fleet, &workload.desired, 1).await;
-            same_end(&fleet, &reference, &format!("{}: look {read} stale", workload.name));
+            let what = format!("{}: look {read} stale", workload.name);
+            let writes = same_state(&fleet, &reference, &what);
+            assert_eq!(more_writes(&writes, &reference, 1), None, "{what}");
+            assert!(writes.keys().eq(reference.writes.keys()), "{what}");
         }
     }
 }

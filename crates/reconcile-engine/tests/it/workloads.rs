@@ -73,6 +73,14 @@ pub(crate) async fn changes() -> Vec<Workload> {
             spec.patroni.maximum_lag_on_failover = Bytes(2 << 20);
         }),
         Workload {
+            disturb: |world| {
+                for server in world.servers.values_mut() {
+                    server.units.get_mut("etcd.service").unwrap().running = false;
+                }
+            },
+            ..change("etcd environment while it is stopped", |spec| spec.etcd.heartbeat_ms = 150)
+        },
+        Workload {
             name: "secret rotated",
             before: before.clone(),
             disturb: nothing,

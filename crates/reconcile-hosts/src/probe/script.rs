@@ -111,13 +111,13 @@ fn http(body: &mut String, request: &ProbeRequest) {
     if transfers.is_empty() {
         return;
     }
-    // Not a here-document of the background job: dash would keep a writer process for it.
+    // Written by the shell itself: a here-document would take a process, in dash two.
+    let config = quote(&transfers.join("next\n"));
     let _infallible = write!(
         body,
-        "cat >.curl <<'@@CURL'\n{}@@CURL\n\
+        "printf '%s' {config} >.curl\n\
          if command -v curl >/dev/null; then\n\
          {{ curl -q -sS -Z -K .curl >http 2>http.err; printf '%s\\n' $? >http.rc; }} &\n",
-        transfers.join("next\n")
     );
     if request.docker {
         body.push_str(
@@ -153,7 +153,7 @@ fn psql(body: &mut String, request: &ProbeRequest) {
     let socket = format!("{}/.s.PGSQL.{}", probe.socket_dir.trim_end_matches('/'), probe.port);
     let _infallible = write!(
         body,
-        "if [ -S {socket} ]; then\ncat >.psql <<'@@SQL'\n{sql}@@SQL\n\
+        "if [ -S {socket} ]; then\nprintf '%s' {sql} >.psql\n\
          {{ timeout 4 setpriv --reuid=postgres --regid=postgres --init-groups \
          env -i PATH=\"$PATH\" LC_ALL=C PGAPPNAME=reconcile PGCONNECT_TIMEOUT=2 PGCLIENTENCODING=UTF8 \
          PGOPTIONS='-c default_transaction_read_only=on -c statement_timeout=2000 -c lock_timeout=500' \
@@ -161,7 +161,7 @@ fn psql(body: &mut String, request: &ProbeRequest) {
          printf '%s\\n' $? >sql.rc; }} &\nfi\n",
         socket = quote(&socket),
         psql = quote(&psql),
-        sql = sql::probe(&probe.databases),
+        sql = quote(&sql::probe(&probe.databases)),
         dir = quote(&probe.socket_dir),
         port = probe.port,
     );

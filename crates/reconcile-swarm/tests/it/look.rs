@@ -202,7 +202,7 @@ async fn events_become_hints_and_noise_is_passed_over() {
             {"name": "db_front.1", "com.docker.swarm.service.name": "db_front"}}}),
         json!({"Type": "galaxy", "Action": "born", "Actor": {"ID": "g", "Attributes": null}}),
     ];
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.map(|line| line.to_string() + "\n").concat();
     fake.raw("GET /events", &text);
     let client = fake.client();
     let hints: Vec<_> = client.events(&"node1".into()).await.unwrap().collect().await;

@@ -2,6 +2,7 @@
 //! against the real engines of a lab.
 
 #![expect(clippy::unwrap_used, reason = "tests may")]
+#![expect(clippy::needless_pass_by_value, reason = "`json!` at the call reads best")]
 #![expect(clippy::print_stdout, reason = "the lab test shows what it saw")]
 
 mod conversion;
