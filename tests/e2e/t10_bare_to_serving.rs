@@ -54,6 +54,7 @@ fn one_command_takes_bare_servers_to_a_serving_cluster() {
         secrets.absent_from(&ran.line, &ran.stderr);
     }
     nothing_shows_a_secret(&lab, &secrets);
+    journal_shows_no_secret(&lab, &secrets);
 }
 
 fn plan_from_bare(lab: &Lab, spec: &Path) -> Ran {
@@ -114,6 +115,25 @@ fn stale_plan(lab: &Lab, spec: &Path) -> Ran {
     refused.says("have changed since the plan was made")
 }
 
+/// What the runs left on this machine.
+fn journal_shows_no_secret(lab: &Lab, secrets: &Secrets) {
+    let mut folders = vec![lab.dir().join("state")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = fs::read(&path).expect("it is readable");
+                let text = String::from_utf8_lossy(&bytes);
+                secrets.absent_from(&path.display().to_string(), &text);
+            }
+        }
+    }
+    let plan = fs::read_to_string(lab.dir().join("saved.plan")).expect("it was saved");
+    secrets.absent_from("the saved plan", &plan);
+}
+
 /// Everything that Docker tells, and all that lies about on the servers.
 fn nothing_shows_a_secret(lab: &Lab, secrets: &Secrets) {
     const DOCKER: &str = "docker service ls -q | xargs docker service inspect
@@ -122,7 +142,7 @@ fn nothing_shows_a_secret(lab: &Lab, secrets: &Secrets) {
         docker secret ls -q | xargs docker secret inspect
         docker ps -aq | xargs docker inspect
         for id in $(docker ps -q); do docker exec $id env; docker logs $id; done 2>&1
-        docker swarm ca --rotate --help >/dev/null; docker info 2>/dev/null";
+        docker info 2>/dev/null";
     for node in lab.nodes() {
         secrets.absent_from(&format!("Docker on {node}"), &lab.sh(node, DOCKER));
         // Patterns go in as a file that only root sees, and only names of files come back.
@@ -135,7 +155,9 @@ fn nothing_shows_a_secret(lab: &Lab, secrets: &Secrets) {
         );
         let found = lab.sh(node, &search);
         assert!(found.is_empty(), "on {node} secrets show in:\n{found}");
-        let open = lab.sh(node, "find /etc/patroni /var/lib/postgresql/.pgpass* -type f -perm /077");
+        let open = "find /etc/patroni /var/lib/postgresql -maxdepth 1 -type f -perm /077 \
+                    '(' -name patroni.yml -o -name '.pgpass*' ')'";
+        let open = lab.sh(node, open);
         assert!(open.is_empty(), "on {node} others may read:\n{open}");
     }
 }

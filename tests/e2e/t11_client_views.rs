@@ -62,7 +62,8 @@ fn docker_views(lab: &Lab) {
     let node = lab.nodes()[0];
     let stacks = lab.sh(node, "docker stack ls --format '{{.Name}} {{.Services}}'");
     assert_eq!(stacks.trim(), "db-utils 4");
-    let services = lab.sh(node, "docker stack services db-utils --format '{{.Name}} {{.Replicas}}'");
+    let services =
+        lab.sh(node, "docker stack services db-utils --format '{{.Name}} {{.Replicas}}'");
     let all = format!("{0}/{0}", lab.nodes().len());
     for service in ["haproxy", "pgbouncer", "pgbouncer-read", "router"] {
         let line = format!("db-utils_{service} {all}");

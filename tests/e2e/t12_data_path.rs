@@ -107,7 +107,7 @@ fn a_moved_role_is_seen_within_three_seconds() {
     let new = lab.nodes().into_iter().find(|node| *node != old).expect("there are three");
     // Each router tells on loopback only, so each node watches its own and says when it saw it.
     let watch = format!(
-        r#"deadline=$(( $(date +%s) + 60 ))
+        r##"deadline=$(( $(date +%s) + 60 ))
         while [ $(date +%s) -lt $deadline ]; do
           curl -s -m 2 'http://127.0.0.1:5445/;csv' | awk -F, '
             $1 == "# pxname" {{ for (i = 1; i <= NF; i++) if ($i == "status") s = i }}
@@ -115,7 +115,7 @@ fn a_moved_role_is_seen_within_three_seconds() {
             $1 == "primary" && $2 == "{old}" && $s ~ /^DOWN/ {{ down = 1 }}
             END {{ exit !(up && down) }}' && date +%s.%N && exit 0
           sleep 0.05
-        done; exit 1"#
+        done; exit 1"##
     );
     let watchers: Vec<(&str, Job)> =
         lab.nodes().into_iter().map(|node| (node, lab.start_sh(node, &watch))).collect();
@@ -136,7 +136,8 @@ fn a_moved_role_is_seen_within_three_seconds() {
     for node in lab.nodes() {
         let write = cluster.login(node, 15432);
         until(&format!("writes through {node} to reach the new primary"), PATIENCE, || {
-            let told = write.ask("select inet_server_addr()::text || ' ' || pg_is_in_recovery()")?;
+            let told =
+                write.ask("select inet_server_addr()::text || ' ' || pg_is_in_recovery()")?;
             let wanted = format!("{}/32 false", lab.address(new));
             if told == wanted { Ok(()) } else { Err(format!("{told}, not {wanted}")) }
         });
@@ -153,7 +154,9 @@ fn reads_go_to_the_primary_while_replicas_lag_or_are_gone() {
     let primary = lab.primary();
     let replicas: Vec<_> = lab.nodes().into_iter().filter(|node| *node != primary).collect();
     let psql = |sql: &str| {
-        format!("cd /; setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtqc \"{sql}\"")
+        format!(
+            "cd /; setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtqc \"{sql}\""
+        )
     };
     cluster.await_reads(replicas[0], true);
 

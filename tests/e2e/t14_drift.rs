@@ -8,7 +8,7 @@ use crate::harness::{Lab, seconds};
 #[test]
 fn drift_is_healed_by_the_next_run() {
     let mut lab = Lab::shared();
-    let spec = lab.converged();
+    lab.converged();
     let primary = lab.primary();
     let nodes = lab.nodes();
     let replica =
@@ -16,7 +16,10 @@ fn drift_is_healed_by_the_next_run() {
     let digest = |node: &str| lab.sh(node, "sha256sum < /etc/patroni/patroni.yml");
     let before = digest(replica);
 
-    lab.sh(replica, "echo '# by hand' >> /etc/patroni/patroni.yml; chmod 644 /etc/patroni/patroni.yml");
+    lab.sh(
+        replica,
+        "echo '# by hand' >> /etc/patroni/patroni.yml; chmod 644 /etc/patroni/patroni.yml",
+    );
     lab.sh(replica, "systemctl disable --now etcd");
     lab.sh(nodes[0], "docker service rm db-utils_pgbouncer-read");
     let changed = lab
@@ -42,7 +45,10 @@ fn drift_is_healed_by_the_next_run() {
         "database/reporting".to_owned(),
     ] {
         let object = |step: &Value| step["object"].as_str().unwrap_or_default().to_owned();
-        assert!(steps.iter().any(|step| object(step).starts_with(&wanted)), "no step for {wanted}\n{plan:#}");
+        assert!(
+            steps.iter().any(|step| object(step).starts_with(&wanted)),
+            "no step for {wanted}\n{plan:#}"
+        );
     }
     let disruptive = steps.iter().filter(|step| step["impact"] == "restart").count();
     assert!(disruptive <= 1, "{disruptive} disruptive steps in one plan\n{plan:#}");

@@ -41,9 +41,8 @@ fn a_killed_run_is_finished_by_the_next() {
 /// The end state and duration of a run that was left alone: t10's, unless the lab's secrets or the
 /// binary are others by now.
 fn reference(lab: &mut Lab) -> (String, Duration) {
-    let changed = |name: &str| {
-        fs::metadata(lab.dir().join(name)).and_then(|file| file.modified()).ok()
-    };
+    let changed =
+        |name: &str| fs::metadata(lab.dir().join(name)).and_then(|file| file.modified()).ok();
     let newest = lab.binary_changed().max(changed("secrets.yaml"));
     if changed("reference.seconds") < newest {
         lab.reset();

@@ -101,7 +101,10 @@ fn a_pooler_port_taken_by_a_stranger_is_held() {
     lab.sh(node, &stranger);
     let plan: Value = lab.plan(&spec);
     let held = Held::of(&plan);
-    held.says("swarm/service/db-utils_pgbouncer", "perl of stranger.service listens on 0.0.0.0:6432");
+    held.says(
+        "swarm/service/db-utils_pgbouncer",
+        "perl of stranger.service listens on 0.0.0.0:6432",
+    );
     lab.sh(node, "systemctl is-active stranger; systemctl stop stranger");
     lab.reconcile(&spec, &[]).expect(0).says("1 steps done");
 }

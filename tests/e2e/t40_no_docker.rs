@@ -26,7 +26,10 @@ fn one_server_without_an_engine_becomes_a_serving_cluster() {
     lab.reconcile(&spec, &[]).expect(0).says("0 steps done");
     let status = lab.await_ready(&spec);
     assert_eq!(condition(&status, "Ready"), "True", "{status:#}");
-    assert_eq!(lab.sh(node, "systemctl is-active docker; systemctl is-enabled docker"), "active\nenabled\n");
+    assert_eq!(
+        lab.sh(node, "systemctl is-active docker; systemctl is-enabled docker"),
+        "active\nenabled\n"
+    );
     for port in [15432, 5433] {
         // Without a replica, reads are the primary's.
         let told = lab.login(node, port, &secrets).ask("select pg_is_in_recovery()::text");

@@ -4,9 +4,7 @@
 //!
 //! What this crate must not hold: a decision, or any change beyond the probe table's rows.
 
-mod patroni;
 mod session;
 mod verify;
 
-pub use patroni::replication;
 pub use verify::verify;

@@ -1,7 +1,6 @@
 //! How long a plan takes where nothing is to be done, which is what every pass pays.
 //!
 //! Limits: 5 ms for 3 hosts, 50 ms for 100, 500 ms for 1000.
-#![expect(missing_docs, reason = "criterion's macros make public items")]
 
 use std::{hint::black_box, time::Duration};
 

@@ -302,7 +302,7 @@ fn refused_by_sudo(output: &Output, target: &HostTarget) -> Option<String> {
     if missing {
         return Some("sudo is not installed there: install it, or log in as root".to_owned());
     }
-    (first.starts_with("sudo:") || first.starts_with("Sorry, user")).then(|| {
+    (first.starts_with("sudo") || first.starts_with("Sorry, user")).then(|| {
         format!(
             "{} may not run commands as root without a password ({first}): give it `NOPASSWD: ALL` \
              in sudoers, or log in as root",

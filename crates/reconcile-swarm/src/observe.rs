@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     convert::from_engine,
-    engine::{Engine, SLOW_ANSWER, filters},
+    engine::{Engine, filters},
     fault::Fault,
     labels::{CLUSTER, RESOLVED_IMAGE},
     wire::{File, Network, Node, Service, Swarm, Task},

@@ -19,7 +19,11 @@ const TICK: Duration = Duration::from_millis(40);
 
 /// The values of the secrets file, by name.
 #[derive(Clone)]
-pub(crate) struct Secrets(BTreeMap<String, String>);
+pub(crate) struct Secrets {
+    values: BTreeMap<String, String>,
+    /// Every form in which a value could show, with its name.
+    forms: Vec<(String, String)>,
+}
 
 impl Secrets {
     /// Reads the file that `secrets init` writes: a line `name: value` each.
@@ -32,31 +36,31 @@ impl Secrets {
             .collect();
         assert!(values.len() >= 8, "{} holds only {} secrets", path.display(), values.len());
         assert!(values.values().all(|value| value.len() >= 12), "a value is too short to look for");
-        Self(values)
+        let base64 = |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.encode(text);
+        let forms = values
+            .iter()
+            .flat_map(|(name, value)| {
+                [(name.clone(), value.clone()), (name.clone(), base64(value))]
+            })
+            .collect();
+        Self { values, forms }
     }
 
     /// A value.
     #[track_caller]
     pub(crate) fn value(&self, name: &str) -> &str {
-        self.0.get(name).unwrap_or_else(|| panic!("there is no secret {name}"))
-    }
-
-    /// Forms in which a value could show.
-    fn forms(&self) -> impl Iterator<Item = (&str, String)> {
-        let base64 = |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.encode(text);
-        self.0.iter().flat_map(move |(name, value)| {
-            [(name.as_str(), value.clone()), (name.as_str(), base64(value))]
-        })
+        self.values.get(name).unwrap_or_else(|| panic!("there is no secret {name}"))
     }
 
     /// Every form, a line each, for `grep -F -f`.
     pub(crate) fn patterns(&self) -> String {
-        self.forms().map(|(_, form)| form + "\n").collect()
+        self.forms.iter().map(|(_, form)| format!("{form}\n")).collect()
     }
 
     /// Names of the secrets that show in a text.
     pub(crate) fn shown_in(&self, text: &str) -> BTreeSet<&str> {
-        self.forms().filter(|(_, form)| text.contains(form)).map(|(name, _)| name).collect()
+        let shown = self.forms.iter().filter(|(_, form)| text.contains(form));
+        shown.map(|(name, _)| name.as_str()).collect()
     }
 
     /// Fails where a text shows a secret; names the secret and the place, not the value.

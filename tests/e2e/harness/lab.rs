@@ -121,6 +121,8 @@ impl Lab {
     pub(crate) fn start(&self, spec: &Path, arguments: &[&str]) -> Job {
         let mut command = Command::new(&self.bin);
         command.current_dir(&self.root).args(arguments).arg("-f").arg(spec);
+        // Journal and lock of this lab's cluster, apart from any other of that name.
+        command.env("RECONCILE_STATE_DIR", self.dir().join("state"));
         Job::start(command)
     }
 
@@ -267,8 +269,7 @@ fn lab_command(root: &Path, bin: &Path, name: &str, arguments: &[&str]) -> Comma
 
 fn info(root: &Path, name: &str) -> reconcile_lab::Lab {
     let dir = root.join(".lab");
-    let options =
-        reconcile_lab::LabOptions { name: name.to_owned(), dir, ..Default::default() };
+    let options = reconcile_lab::LabOptions { name: name.to_owned(), dir, ..Default::default() };
     options.load().unwrap_or_else(|error| panic!("lab {name}: {error}"))
 }
 

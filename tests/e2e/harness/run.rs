@@ -86,11 +86,6 @@ impl Pipe {
         Self { text, reader }
     }
 
-    fn so_far(&self) -> String {
-        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&text).into_owned()
-    }
-
     fn whole(self) -> String {
         self.reader.join().expect("the reader only reads");
         let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,11 +108,6 @@ impl Job {
         let stdout = Pipe::new(child.stdout.take().expect("it is piped"));
         let stderr = Pipe::new(child.stderr.take().expect("it is piped"));
         Self { line, child, started, stdout, stderr, peak_kib: 0 }
-    }
-
-    /// What it has told on standard error so far.
-    pub(crate) fn told(&self) -> String {
-        self.stderr.so_far()
     }
 
     /// Whether it still runs; takes note of its memory.

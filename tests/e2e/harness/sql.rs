@@ -33,7 +33,9 @@ impl Login {
         let place = format!("{}:{}", self.address, self.port);
         match runtime.block_on(whole) {
             Ok(result) => result.map_err(|error| format!("{place}: `{statement}`: {error}")),
-            Err(_) => Err(format!("{place}: `{statement}`: no answer in {} s", STATEMENT.as_secs())),
+            Err(_) => {
+                Err(format!("{place}: `{statement}`: no answer in {} s", STATEMENT.as_secs()))
+            }
         }
     }
 

@@ -67,9 +67,9 @@ docker config ls -q | while read -r id; do docker config inspect --format '{{.Sp
 docker service ls -q | while read -r id; do docker service inspect --format '{{json .Spec}}' $id; done | sed "$names" | LC_ALL=C sort
 "#;
 
-/// What the database holds.
+/// What the database holds. Patroni makes three roles, with salts of its own.
 const STATE_SQL: &str = r#"cd /; p() { setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtq "$@"; }
-p -c "select rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit, md5(rolpassword) from pg_authid where rolname !~ '^pg_' order by 1"
+p -c "select rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit, case when rolname in ('postgres', 'replicator', 'rewind') then left(rolpassword, 14) else md5(rolpassword) end from pg_authid where rolname !~ '^pg_' order by 1"
 p -c "select datname, pg_get_userbyid(datdba), datallowconn, datconnlimit from pg_database order by 1"
 for d in postgres template1 auth; do
   p -d $d -c "select '$d', extname, extversion from pg_extension order by 2" \

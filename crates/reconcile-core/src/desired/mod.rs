@@ -9,6 +9,7 @@ pub mod pgbouncer;
 pub mod postgresql;
 pub mod server;
 pub mod swarm;
+mod yaml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

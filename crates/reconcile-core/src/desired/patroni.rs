@@ -9,7 +9,7 @@ use reconcile_spec::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{SecretValues, bracketed, etcd, header, line};
+use super::{SecretValues, bracketed, etcd, header, line, yaml};
 use crate::model::HostName;
 
 /// systemd unit.
@@ -132,6 +132,8 @@ fn hba(spec: &ClusterSpec) -> Vec<String> {
         std::net::IpAddr::V4(address) => format!("{address}/32"),
         std::net::IpAddr::V6(address) => format!("{address}/128"),
     };
+    // Patroni asks its own PostgreSQL for timeline and position through a replication connection.
+    lines.push(format!("host replication {REPLICATION_ROLE} 127.0.0.1/32 scram-sha-256"));
     for host in spec.hosts_with(Component::Patroni) {
         let from = mask(host);
         lines.push(format!("host replication {REPLICATION_ROLE} {from} scram-sha-256"));
@@ -223,8 +225,7 @@ pub(super) fn config(spec: &ClusterSpec, host: &Host, values: &SecretValues<'_>)
         },
     });
     let mut text = header("#", spec.name.as_str());
-    // A tree of maps, lists and scalars always serialises.
-    text.push_str(&serde_yaml::to_string(&document).unwrap_or_default());
+    text.push_str(&yaml::document(&document));
     text
 }
 

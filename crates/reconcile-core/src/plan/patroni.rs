@@ -243,10 +243,12 @@ fn patch(desired: &Value, observed: &Value) -> Option<Value> {
     }
 }
 
-/// Scalars by their text: Patroni takes `300` and `"300"` for the same.
+/// Scalars by their text: Patroni takes `300` and `"300"`, `true` and `"on"` for the same.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Bool(true) => "on".to_owned(),
+        Value::Bool(false) => "off".to_owned(),
         other => other.to_string(),
     }
 }

@@ -1,7 +1,7 @@
 //! T5: answers in any order; one server that never answers or refuses is never touched, and
 //! everything that does not need it goes on.
 
-use reconcile_core::{model::HostName, plan::HoldReason};
+use reconcile_core::plan::HoldReason;
 use reconcile_sim::{Faults, Reach, SimFleet, World};
 
 use crate::{
@@ -60,19 +60,12 @@ async fn a_server_that_does_not_answer_is_left_alone() {
     all.extend(workloads::changes().await);
     let refuses = Reach::Refuses("its host key is not the pinned one".to_owned());
     for workload in all {
-        let mut names: Vec<HostName> = workload.desired.servers.keys().cloned().collect();
-        names.retain(|name| !names_idle(&workload, name));
-        for name in names {
+        for name in workload.desired.servers.keys() {
             for reach in [Reach::Silent, refuses.clone()] {
                 without(&workload, name.as_str(), reach).await;
             }
         }
     }
-}
-
-/// Nothing is to be skipped so far.
-fn names_idle(_: &Workload, _: &HostName) -> bool {
-    false
 }
 
 #[tokio::test(start_paused = true)]

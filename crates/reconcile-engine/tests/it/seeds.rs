@@ -1,6 +1,6 @@
 //! Random faults from seeds. `RECONCILE_SEEDS` sets how many, `RECONCILE_SEED` tells one again.
 
-use reconcile_core::{model::HostName, plan::Plan};
+use reconcile_core::model::HostName;
 use reconcile_sim::{Faults, Random, SimFleet};
 
 use crate::{
@@ -32,7 +32,7 @@ async fn run(seed: u64, workload: &Workload, reference: &Reference) {
     let mut random = Random::new(seed);
     let hosts: Vec<HostName> = workload.before.servers.keys().cloned().collect();
     let fleet = SimFleet::new(workload.before.clone());
-    let _: Plan = plan_now(&fleet, &workload.desired).await;
+    drop(plan_now(&fleet, &workload.desired).await);
     fleet.change(|world| *world = workload.start());
     let (effects, reads) = (reference.effects + 4, reference.reads + 12);
     let faults = Faults::random(&mut random, effects, reads, &hosts);

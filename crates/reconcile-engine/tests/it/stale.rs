@@ -1,6 +1,5 @@
 //! T3: at every look the operator is told once what the world was at the look before.
 
-use reconcile_core::plan::Plan;
 use reconcile_sim::{Faults, SimFleet};
 
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
 /// A fleet whose last look was before the change.
 async fn looked_at(workload: &Workload) -> SimFleet {
     let fleet = SimFleet::new(workload.before.clone());
-    let _: Plan = plan_now(&fleet, &workload.desired).await;
+    drop(plan_now(&fleet, &workload.desired).await);
     fleet.change(|world| *world = workload.start());
     fleet
 }

@@ -1,7 +1,7 @@
 //! T11: every combination of three servers that answer, hang, are off, or tell old news, times the
 //! states that a cluster can be found in. Small topologies are where violations show (Kivi).
 
-use reconcile_core::{model::HostName, plan::Plan};
+use reconcile_core::model::HostName;
 use reconcile_sim::{Faults, Position, Reach, SimFleet, World};
 
 use crate::{
@@ -24,7 +24,7 @@ const CONDITIONS: [Condition; 4] =
 async fn found_in(workload: &Workload, reference: &Reference, conditions: [Condition; 3]) {
     let what = format!("{}: {conditions:?}", workload.name);
     let fleet = SimFleet::new(workload.before.clone());
-    let _: Plan = plan_now(&fleet, &workload.desired).await;
+    drop(plan_now(&fleet, &workload.desired).await);
     fleet.change(|world| *world = workload.start());
     let hosts: Vec<HostName> = fleet.world().servers.keys().cloned().collect();
     let mut faults = Faults::default();
@@ -94,10 +94,8 @@ async fn half_founded() -> Workload {
     let starts = fleet.effects();
     let second = starts.iter().enumerate().filter(|(_, text)| text.contains("StartEtcd")).nth(1);
     let effect = second.unwrap().0 as u64 + 1;
-    let fleet = SimFleet::with_faults(
-        workload.before.clone(),
-        Faults::crash(effect, Position::After),
-    );
+    let fleet =
+        SimFleet::with_faults(workload.before.clone(), Faults::crash(effect, Position::After));
     tokio::select! {
         _ = apply(&fleet, &workload.desired) => panic!("it was to be cut off"),
         () = fleet.crashed() => {}

@@ -1,7 +1,7 @@
 //! Changes that a converged cluster of three is to be brought through.
 
 use reconcile_core::{desired::Desired, model::HostName};
-use reconcile_sim::{File, World, fixture};
+use reconcile_sim::{World, fixture};
 use reconcile_spec::{
     ClusterSpec,
     valid::{Bytes, RoleName},
@@ -139,7 +139,7 @@ fn objects_drift(world: &mut World) {
         database.sql.roles.remove("pgbouncer");
         let app = database.sql.databases.get_mut("app").unwrap();
         app.extensions.as_mut().unwrap().remove("pgcrypto");
-        app.owner = "report".to_owned();
+        "report".clone_into(&mut app.owner);
         app.pooler_lookup = None;
     }
     for store in world.etcd.values_mut() {
@@ -150,11 +150,6 @@ fn objects_drift(world: &mut World) {
 fn package_half_installed(world: &mut World) {
     world.server_mut("node2").packages.get_mut("patroni").unwrap().complete = false;
     world.server_mut("node3").packages.remove("curl");
-}
-
-/// A file of somebody else.
-pub(crate) fn foreign_file(world: &mut World, host: &str, path: &str) {
-    world.server_mut(host).files.insert(path.to_owned(), File::of_root("theirs\n"));
 }
 
 /// Name of a host.

@@ -38,7 +38,8 @@ trap 'unguard; rm -rf "$T"' EXIT
 /// apt, bounded and without questions. needrestart must not restart services on its own.
 const APT: &str = r#"export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none
 apt() {
-  lock=$(left); [ "$lock" -le 120 ] || lock=120
+  # A lock that stays is apt's to tell, with its holder, before the deadline cuts it off.
+  lock=$(($(left) - 5)); [ "$lock" -le 120 ] || lock=120; [ "$lock" -ge 1 ] || lock=1
   timeout -k 30 "$(left)" apt-get -q -o DPkg::Lock::Timeout="$lock" -o Dpkg::Use-Pty=0 \
     -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-confdef "$@" >"$T/apt" 2>&1
 }

@@ -93,7 +93,7 @@ pub(super) fn sql(request: &ProbeRequest, sections: &Sections) -> Observation<Op
         return Observation::Known(None);
     }
     if status == 124 {
-        return Observation::unknown("PostgreSQL did not answer within 4 s");
+        return Observation::unknown("PostgreSQL did not answer within 3 s");
     }
     let rows = match rows(sections) {
         Ok(rows) => rows,

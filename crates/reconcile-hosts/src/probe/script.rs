@@ -143,7 +143,8 @@ fn transfer(url: &str, name: &str, post: Option<&str>) -> String {
     text
 }
 
-/// What the local PostgreSQL says, asked as its own user; the script's text depends on nothing.
+/// What the local PostgreSQL says, asked as its own user. A `psql` on the PATH is Debian's wrapper in
+/// Perl, so the program itself is run where its directory is known.
 fn psql(body: &mut String, request: &ProbeRequest) {
     let Some(probe) = &request.sql else { return };
     let psql = request
@@ -154,7 +155,7 @@ fn psql(body: &mut String, request: &ProbeRequest) {
     let _infallible = write!(
         body,
         "if [ -S {socket} ]; then\nprintf '%s' {sql} >.psql\n\
-         {{ timeout 4 setpriv --reuid=postgres --regid=postgres --init-groups \
+         {{ timeout 3 setpriv --reuid=postgres --regid=postgres --init-groups \
          env -i PATH=\"$PATH\" LC_ALL=C PGAPPNAME=reconcile PGCONNECT_TIMEOUT=2 PGCLIENTENCODING=UTF8 \
          PGOPTIONS='-c default_transaction_read_only=on -c statement_timeout=2000 -c lock_timeout=500' \
          {psql} -XAtq -h {dir} -p {port} -U postgres -d postgres <.psql >sql 2>sql.err\n\

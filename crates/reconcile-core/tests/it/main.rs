@@ -1,0 +1,10 @@
+//! Plans, renderings and the checker, on worlds of the simulator.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod canary;
+mod golden;
+mod plans;
+mod properties;
+mod refusals;
+mod rendered;
+mod speed;

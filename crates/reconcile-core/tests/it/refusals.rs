@@ -1,0 +1,285 @@
+//! The checker can fail: every rule of it, broken once.
+
+use reconcile_core::{
+    action::{Action, HostAction, PatroniAction, PatroniGoal, SwarmAction, UnitVerb},
+    check::check,
+    desired::Desired,
+    model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed},
+    plan::{Held, HoldReason, Impact, Plan, Step, plan},
+};
+use reconcile_sim::{World, fixture};
+
+/// Inputs of a check.
+#[derive(Clone)]
+struct Case {
+    desired: Desired,
+    observed: Observed,
+    plan: Plan,
+}
+
+impl Case {
+    fn of(desired: Desired, world: &World) -> Self {
+        let observed = world.observe(&desired);
+        let plan = plan(&desired, &observed);
+        assert_eq!(check(&desired, &observed, &plan), []);
+        Self { desired, observed, plan }
+    }
+
+    /// Asserts that after a change the checker names this rule.
+    fn breaks(&self, rule: &str, change: impl FnOnce(&mut Self)) {
+        let mut case = self.clone();
+        change(&mut case);
+        let found = check(&case.desired, &case.observed, &case.plan);
+        assert!(found.iter().any(|violation| violation.rule == rule), "{rule}: {found:?}");
+    }
+
+    fn facts(&mut self, host: &str) -> &mut HostFacts {
+        match self.observed.hosts.get_mut(&HostName::new(host)).unwrap() {
+            Observation::Known(facts) => facts,
+            Observation::Unknown { reason } => panic!("{reason}"),
+        }
+    }
+
+    fn step(&mut self, wanted: impl Fn(&Action) -> bool) -> &mut Step {
+        self.plan.steps.iter_mut().find(|step| wanted(&step.action)).unwrap()
+    }
+
+    /// Puts an action in the place of the first step.
+    fn does(&mut self, action: Action) {
+        self.plan.steps.truncate(1);
+        self.plan.steps[0].action = action;
+    }
+}
+
+fn three() -> Desired {
+    fixture::desire(&fixture::spec(3, 0, |_| {}))
+}
+
+fn bare() -> Case {
+    let desired = three();
+    let world = World::bare(&desired);
+    Case::of(desired, &world)
+}
+
+/// A converged cluster that is to get another environment for etcd and another front.
+fn changing() -> Case {
+    let world = World::converged(&three());
+    let desired = fixture::desire(&fixture::spec(3, 0, |spec| {
+        spec.etcd.heartbeat_ms = 150;
+        spec.haproxy.maxconn = 5000;
+    }));
+    Case::of(desired, &world)
+}
+
+fn node(name: &str) -> HostName {
+    HostName::new(name)
+}
+
+fn writes(path: &'static str) -> impl Fn(&Action) -> bool {
+    move |action| matches!(action, Action::Host(_, HostAction::WriteFile { file, .. }) if file.path == path)
+}
+
+fn unit(unit: &str, verb: UnitVerb) -> Action {
+    Action::Host(node("node1"), HostAction::Unit { unit: unit.to_owned(), verb, enable: true })
+}
+
+#[test]
+fn the_shape_of_a_plan() {
+    let case = bare();
+    case.breaks("steps are numbered in order", |case| case.plan.steps.swap(0, 1));
+    case.breaks("a step comes after all that it needs", |case| case.plan.steps[3].after = vec![4]);
+    case.breaks("a step comes after all that it needs", |case| case.plan.steps[3].after = vec![0]);
+    case.breaks("one step an object", |case| {
+        case.plan.steps[1].object = case.plan.steps[0].object.clone();
+    });
+    case.breaks("every step has a deadline", |case| case.plan.steps[0].deadline_seconds = 0);
+    case.breaks("a held object is not touched", |case| {
+        let object = case.plan.steps[0].object.clone();
+        let reason = HoldReason::NeedsPerson("so it is".to_owned());
+        case.plan.held.push(Held { object, reason });
+    });
+    case.breaks("at most one disruptive step", |case| {
+        case.plan.steps[0].impact = Impact::Restart;
+        case.plan.steps[1].impact = Impact::Restart;
+    });
+}
+
+#[test]
+fn servers() {
+    let case = bare();
+    case.breaks("a server of another cluster is not touched", |case| {
+        case.facts("node2").manifest.cluster = Some("other".to_owned());
+    });
+    case.breaks("a server that could not be observed is not touched", |case| {
+        case.observed.hosts.insert(node("node2"), Observation::unknown("off"));
+    });
+    case.breaks("a server that could not be observed is not touched", |case| {
+        case.observed.hosts.remove(&node("node2"));
+    });
+}
+
+#[test]
+fn files_and_units() {
+    let case = changing();
+    case.breaks("a file that is not ours is not overwritten", |case| {
+        case.facts("node1").manifest.claims.retain(|claim| claim.kind != ClaimKind::File);
+    });
+    case.breaks("only desired files are written", |case| {
+        let step = case.step(writes("/etc/default/etcd"));
+        let Action::Host(_, HostAction::WriteFile { file, .. }) = &mut step.action else {
+            panic!()
+        };
+        "/etc/passwd".clone_into(&mut file.path);
+    });
+    case.breaks("Patroni is never restarted by systemd", |case| {
+        let step = case.step(writes("/etc/default/etcd"));
+        let Action::Host(_, HostAction::WriteFile { notify, .. }) = &mut step.action else {
+            panic!()
+        };
+        *notify = Some(("patroni.service".to_owned(), UnitVerb::Restart));
+    });
+    case.breaks("a restart says that it is one", |case| {
+        case.step(writes("/etc/default/etcd")).impact = Impact::None;
+    });
+    case.breaks("a restart leaves etcd its quorum", |case| {
+        let Observation::Known(Some(etcd)) = &mut case.facts("node2").etcd else { panic!() };
+        etcd.healthy = false;
+    });
+    case.breaks("a restart leaves etcd its quorum", |case| {
+        case.observed.hosts.insert(node("node3"), Observation::unknown("off"));
+    });
+    case.breaks("an etcd member that is not known is not restarted", |case| {
+        case.facts("node1").etcd = Observation::unknown("no answer");
+    });
+    case.breaks("a file that is not ours is not removed", |case| {
+        let (path, digest) = ("/etc/passwd".to_owned(), String::new());
+        case.does(Action::Host(node("node1"), HostAction::RemoveFile { path, digest }));
+    });
+    for verb in [UnitVerb::Stop, UnitVerb::Restart] {
+        case.breaks("Patroni is never stopped or restarted by systemd", |case| {
+            case.does(unit("patroni.service", verb));
+        });
+        case.breaks("a restart says that it is one", |case| {
+            case.does(unit("etcd.service", verb));
+            case.plan.steps[0].impact = Impact::None;
+        });
+    }
+}
+
+#[test]
+fn founding_etcd() {
+    let case = bare();
+    let directory = case.desired.etcd.data_dir.clone();
+    let populate = |facts: &mut HostFacts| {
+        let fact = reconcile_core::model::DataDirFact { populated: true, system_identifier: None };
+        facts.data_dirs.insert(directory.clone(), fact);
+    };
+    let founds = |action: &Action| matches!(action, Action::Host(_, HostAction::StartEtcd { .. }));
+    let host = |case: &mut Case| {
+        let Action::Host(host, _) = &case.step(founds).action else { panic!() };
+        host.to_string()
+    };
+    case.breaks("a member with data is not started as one without", |case| {
+        let host = host(case);
+        populate(case.facts(&host));
+    });
+    case.breaks("etcd is founded only where every member's host is known", |case| {
+        case.observed.hosts.insert(node("node3"), Observation::unknown("off"));
+    });
+    case.breaks("etcd that has formed once is never founded again", |case| {
+        let name = case.desired.etcd.token.clone();
+        let claim = reconcile_core::model::Claim { kind: ClaimKind::EtcdFormed, name };
+        case.facts("node3").manifest.claims.insert(claim);
+    });
+    case.breaks("etcd is not founded beside somebody else's data", |case| {
+        populate(case.facts("node3"));
+    });
+    case.breaks("etcd is not founded beside a healthy cluster", |case| {
+        let converged = World::converged(&case.desired).observe(&case.desired);
+        case.facts("node3").etcd = converged.host(&node("node3")).unwrap().etcd.clone();
+    });
+}
+
+#[test]
+fn making_the_database() {
+    let case = bare();
+    let directory = case.desired.patroni.data_dir.clone();
+    let populate = |facts: &mut HostFacts| {
+        let fact = reconcile_core::model::DataDirFact { populated: true, system_identifier: None };
+        facts.data_dirs.insert(directory.clone(), fact);
+    };
+    case.breaks("Patroni is not started on somebody else's data", |case| {
+        populate(case.facts("node2"));
+    });
+    case.breaks("a new database is made only where every host is known to have none", |case| {
+        populate(case.facts("node3"));
+    });
+    case.breaks("a new database is made only where every host is known to have none", |case| {
+        case.observed.hosts.insert(node("node3"), Observation::unknown("off"));
+    });
+    case.breaks("one host makes the database", |case| {
+        for step in &mut case.plan.steps {
+            if let Action::Host(_, HostAction::StartPatroni { until, .. }) = &mut step.action {
+                *until = PatroniGoal::Primary;
+            }
+        }
+    });
+    case.breaks("SQL runs only in a database that is ours", |case| {
+        case.plan.steps.retain(|step| {
+            !matches!(step.action, Action::Host(_, HostAction::StartPatroni { .. }))
+        });
+    });
+    let patch = PatroniAction::PatchConfig { patch: "{}".to_owned() };
+    case.breaks("a Patroni that is not ours is not configured", |case| {
+        case.does(Action::Patroni(node("node1"), patch));
+    });
+    changing().breaks("a restart says that it is one", |case| {
+        case.does(Action::Patroni(node("node1"), PatroniAction::RestartMember));
+        case.plan.steps[0].impact = Impact::None;
+    });
+}
+
+#[test]
+fn the_swarm() {
+    let case = changing();
+    let swarm = |action| Action::Swarm(node("node1"), action);
+    let labels = case.desired.swarm.labels.clone();
+    case.breaks("a Swarm is founded only where none is known to be", |case| {
+        let (advertise, labels) = ("10.0.0.1".to_owned(), labels.clone());
+        case.does(swarm(SwarmAction::Init { advertise, labels }));
+    });
+    case.breaks("a Swarm with an owner is not labelled anew", |case| {
+        case.does(swarm(SwarmAction::Label { labels: labels.clone() }));
+    });
+    case.breaks("a manager is not demoted", |case| {
+        let node_id = "node-node1".to_owned();
+        case.does(swarm(SwarmAction::SetRole { node_id, manager: false }));
+    });
+    let name = "somebody-elses".to_owned();
+    case.breaks("a config that is not ours is not removed", |case| {
+        case.does(swarm(SwarmAction::RemoveConfig { name: name.clone() }));
+    });
+    case.breaks("a secret that is not ours is not removed", |case| {
+        case.does(swarm(SwarmAction::RemoveSecret { name: name.clone() }));
+    });
+    let update = |case: &mut Case, stranger: bool, older: u64| {
+        let spec = case.desired.swarm.services[3].clone();
+        let Observation::Known(Some(facts)) = &mut case.observed.swarm else { panic!() };
+        let fact = facts.services.get_mut(&spec.name).unwrap();
+        if stranger {
+            fact.spec.labels.clear();
+        }
+        let version = fact.version - older;
+        case.does(swarm(SwarmAction::UpdateService { spec, version, tasks: 3 }));
+    };
+    case.breaks("a service that is not ours is not changed", |case| update(case, true, 0));
+    case.breaks("a service is changed from the version that was observed", |case| {
+        update(case, false, 1);
+    });
+    let fine = |case: &mut Case| {
+        update(case, false, 0);
+        check(&case.desired, &case.observed, &case.plan)
+    };
+    assert_eq!(fine(&mut case.clone()), [], "the broken plans above differ by one thing only");
+    assert!(case.plan.held.iter().any(|held| matches!(held.object, ObjectId::File(..))));
+}
