@@ -153,26 +153,21 @@ fn reads_go_to_the_primary_while_replicas_lag_or_are_gone() {
     let lab = &cluster.lab;
     let primary = lab.primary();
     let replicas: Vec<_> = lab.nodes().into_iter().filter(|node| *node != primary).collect();
-    let psql = |sql: &str| {
-        format!(
-            "cd /; setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtqc \"{sql}\""
-        )
-    };
     cluster.await_reads(replicas[0], true);
 
-    // Both stop replaying while the primary writes more than `maxLag` (16 MiB).
-    for node in &replicas {
-        lab.sh(node, &psql("select pg_wal_replay_pause()"));
-    }
+    // Both receive and do not replay, while the primary writes more than `maxLag` (16 MiB).
+    let frozen: Vec<_> = replicas.iter().map(|node| Frozen::replay(lab, node)).collect();
+    let write = "select pg_logical_emit_message(true, 'e2e', repeat('x', 1000000)) \
+                 from generate_series(1, 24)";
     lab.sh(
         &primary,
-        &psql("select pg_logical_emit_message(false, 'e2e', repeat('x', 1000000)) from generate_series(1, 24)"),
+        &format!(
+            "cd /; setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtqc \"{write}\""
+        ),
     );
     let took = cluster.await_reads(replicas[0], false);
     println!("lagging replicas: reads answered by the primary after {}", seconds(took));
-    for node in &replicas {
-        lab.sh(node, &psql("select pg_wal_replay_resume()"));
-    }
+    drop(frozen);
     let took = cluster.await_reads(replicas[0], true);
     println!("replicas caught up: reads answered by them after {}", seconds(took));
 
@@ -187,6 +182,25 @@ fn reads_go_to_the_primary_while_replicas_lag_or_are_gone() {
     lab.reconcile(&cluster.spec, &[]).expect(0);
     cluster.await_reads(replicas[0], true);
     cluster.await_whole();
+}
+
+/// A replica whose replay stands still until this is dropped. (Patroni ends PostgreSQL's own pause.)
+struct Frozen<'a> {
+    lab: &'a Lab,
+    node: &'a str,
+}
+
+impl<'a> Frozen<'a> {
+    fn replay(lab: &'a Lab, node: &'a str) -> Self {
+        lab.sh(node, "kill -STOP $(pgrep -f '^postgres: main: startup')");
+        Self { lab, node }
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.lab.try_sh(self.node, "kill -CONT $(pgrep -f '^postgres: main: startup')");
+    }
 }
 
 /// Seconds since 1970 of the machine, which its containers share.

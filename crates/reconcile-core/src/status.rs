@@ -264,14 +264,14 @@ fn etcd_word(facts: &HostFacts) -> &'static str {
 fn fill_database(row: &mut HostStatus, facts: &HostFacts) {
     match &facts.patroni {
         Observation::Known(Some(patroni)) => {
-            row.role = match patroni.role {
+            let role = match patroni.role {
                 _ if patroni.state != "running" && patroni.state != "streaming" => "down",
                 PatroniRole::Primary => "primary",
                 PatroniRole::Replica => "replica",
                 PatroniRole::StandbyLeader => "standby leader",
                 PatroniRole::Other => "none",
-            }
-            .to_owned();
+            };
+            role.clone_into(&mut row.role);
             row.state = if patroni.streaming && patroni.role == PatroniRole::Replica {
                 "streaming".to_owned()
             } else {

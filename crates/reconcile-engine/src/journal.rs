@@ -126,7 +126,7 @@ impl Listener for Journal<'_> {
                 self.append("skipped", entry, false);
             }
             Event::SourceBroken(report) => {
-                self.append("refused", json!({ "report": report }), true)
+                self.append("refused", json!({ "report": report }), true);
             }
             Event::SourceChanged => self.append("source-changed", json!({}), false),
             Event::PassRefused(error) => {

@@ -89,7 +89,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
     let mut backoff = Backoff::default();
     let mut due = Instant::now();
     let mut ended = due;
-    let mut proven: Option<Instant> = None;
+    let mut last_proof: Option<Instant> = None;
     let mut changed = false;
     let mut number = 0;
     let mut poll = tokio::time::interval(rhythm.poll);
@@ -146,13 +146,13 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             continue;
         }
         if pass.plan.is_converged()
-            && (changed || proven.is_none_or(|at| at.elapsed() >= rhythm.prove_every))
+            && (changed || last_proof.is_none_or(|at| at.elapsed() >= rhythm.prove_every))
         {
             listener.hear(&Event::Verifying);
             let report = prover.prove(current, &pass.observed, changed).await;
             listener.hear(&Event::Verified(&report));
             changed &= !report.holds();
-            proven = Some(Instant::now());
+            last_proof = Some(Instant::now());
         }
         due = Instant::now() + rhythm.interval.mul_f64(1.0 - (rhythm.jitter)() / 10.0);
     }

@@ -43,8 +43,15 @@ fn cluster<'a>(view: &View<'a>) -> Cluster<'a> {
         .keys()
         .filter_map(|host| member(view, host))
         .find(|etcd| etcd.healthy && !etcd.members.is_empty());
+    // The unit says that it is up only after its member has been in a quorum.
+    let was_up = |facts: &HostFacts| {
+        facts.manifest.claims(ClaimKind::DataDir, &etcd.data_dir)
+            && facts.units.get(UNIT).is_some_and(|unit| unit.active == "active")
+    };
     let formed = voice.is_some()
-        || facts().any(|facts| facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token));
+        || facts().any(|facts| {
+            facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token) || was_up(facts)
+        });
     let unknown = etcd.members.keys().find(|host| view.host(host).is_none());
     Cluster { voice, formed, unknown }
 }

@@ -102,7 +102,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
             let section = [Section::Docker, Section::Etcd, Section::Patroni, Section::Sql];
             host.unknown.insert(section[usize::from(detail) % section.len()]);
         }
-        14 => _ = host.packages.pop_first(),
+        14 => _ = host.packages.remove(choose(&["curl", "patroni", "etcd-server"], detail)),
         15 => host.free_bytes = 1,
         16 => host.manifest.cluster = Some("other".to_owned()),
         17 => host
@@ -181,12 +181,22 @@ fn unknown_is_left_alone(desired: &Desired, world: &World, plan: &Plan) {
             ) => {
                 assert!(etcd || unit != "etcd.service", "a restart of an unknown etcd");
             }
-            Action::Host(_, HostAction::StartEtcd { .. }) => assert!(etcd),
+            Action::Host(_, HostAction::StartEtcd { initial_cluster_state, .. }) => {
+                // A unit that is active came up with a quorum once, whatever it says now.
+                let formed = desired.etcd.members.keys().any(|member| {
+                    let unit = observed.host(member).and_then(|f| f.units.get("etcd.service"));
+                    unit.is_some_and(|unit| unit.active == "active")
+                });
+                assert!(initial_cluster_state != "new" || !formed, "{step:?}");
+            }
             Action::Host(_, HostAction::StartPatroni { .. }) => {
                 let idle = facts.units.get("patroni.service").is_none_or(|u| u.active != "active");
                 assert!(patroni || idle || step.verb == Verb::Await, "{step:?}");
             }
-            Action::Host(_, HostAction::Sql { .. }) => assert!(facts.sql.known().is_some()),
+            Action::Host(_, HostAction::Sql { .. }) => {
+                let made = facts.data_dirs.contains_key(&desired.patroni.data_dir);
+                assert!(!made || facts.sql.known().is_some(), "SQL on an unknown database");
+            }
             Action::Patroni(
                 _,
                 PatroniAction::PatchConfig { .. } | PatroniAction::RestartMember,

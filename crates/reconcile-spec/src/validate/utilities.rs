@@ -307,12 +307,6 @@ pub(super) fn swarm(rules: &mut Rules<'_>, swarm: Option<&v1alpha1::Swarm>) -> S
     {
         rules.push(Fault::error("spec.swarm.networkSubnet", message));
     }
-    if *config_retention == Some(0) {
-        rules.push(
-            Fault::error("spec.swarm.configRetention", "without a superseded version no update can be rolled back")
-                .help("keep at least 1: Docker removes a config that only the previous version of a service names"),
-        );
-    }
     let stack = stack.as_deref().unwrap_or("db-utils");
     Swarm {
         stack: rules
