@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     action::{Action, HostAction, PatroniAction, PatroniGoal, SwarmAction, UnitVerb},
     desired::Desired,
-    model::{ClaimKind, HostName, ObjectId, Observation, Observed},
+    model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed},
     plan::{Plan, Step},
 };
 
@@ -209,6 +209,12 @@ fn check_quorum(
     };
     if observed.host(host).is_some_and(|facts| facts.etcd.known().is_none()) {
         broken("an etcd member that is not known is not restarted");
+    }
+    let claimed = |facts: &HostFacts| {
+        facts.manifest.claims(ClaimKind::DataDir, &desired.etcd.data_dir)
+    };
+    if !observed.host(host).is_some_and(claimed) {
+        broken("an etcd that is not ours is not restarted");
     }
     let members = &desired.etcd.members;
     let left = members.keys().filter(|member| *member != host && healthy(member)).count();

@@ -79,7 +79,7 @@ impl Lab {
         self.info.server(node).unwrap_or_else(|error| panic!("{error}")).address
     }
 
-    /// `examples/lab.yaml` with this lab's addresses and folder.
+    /// `examples/lab.yaml` with this lab's addresses and folder, and quick updates.
     pub(crate) fn example(&self) -> String {
         let text = fs::read_to_string(self.root.join("examples/lab.yaml"))
             .expect("the example of the lab is committed");
@@ -90,12 +90,11 @@ impl Lab {
             let server = line.trim_start().starts_with("- { name: node");
             !server || self.nodes().iter().any(|node| line.contains(&format!("name: {node},")))
         };
-        text.replace(prefix, &format!("{a}.{b}.{c}."))
-            .replace("../.lab/lab/", "")
-            .lines()
-            .filter(|line| there(line))
-            .map(|line| format!("{line}\n"))
-            .collect()
+        let text = text.replace(prefix, &format!("{a}.{b}.{c}.")).replace("../.lab/lab/", "");
+        let lines = text.lines().filter(|line| there(line)).map(|line| format!("{line}\n"));
+        // By default an update of three tasks watches each for 20 s and rests for 10 s.
+        let quick = "  swarm:\n    deploy: { update: { delay: 1s, monitor: 5s } }\n";
+        lines.chain([quick.to_owned()]).collect()
     }
 
     /// Writes a specification into the lab's folder.

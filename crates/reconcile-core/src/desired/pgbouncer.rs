@@ -49,6 +49,11 @@ pub fn ini(spec: &ClusterSpec, port: u16, upstream: u16) -> String {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
+    if upstream == spec.haproxy.router_ports.replicas {
+        // An hour by default. Connections that fell back to the primary are given up this soon after
+        // a replica is there again, and none is cut for it.
+        settings.insert("server_lifetime".to_owned(), "30".to_owned());
+    }
     if let Some(prepared) = prepared_statements(spec) {
         settings.insert("max_prepared_statements".to_owned(), prepared.to_owned());
     }

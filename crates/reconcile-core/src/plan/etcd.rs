@@ -237,7 +237,11 @@ fn enable(host: &HostName, facts: &HostFacts) -> Draft {
 /// Why the member on `host` must not be restarted now.
 pub(super) fn restart_forbidden(view: &View<'_>, host: &HostName) -> Option<HoldReason> {
     let members = &view.desired.etcd.members;
-    if let Some(reason) = view.host(host).and_then(|facts| facts.etcd.reason()) {
+    let facts = view.host(host)?;
+    if let Some(reason) = foreign(view, facts) {
+        return Some(HoldReason::Foreign(reason));
+    }
+    if let Some(reason) = facts.etcd.reason() {
         return Some(HoldReason::Unknown(reason.to_owned()));
     }
     // A member that is known not to be healthy takes nothing away, and its file may be the cause.

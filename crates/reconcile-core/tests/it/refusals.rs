@@ -148,6 +148,9 @@ fn files_and_units() {
     case.breaks("a restart leaves etcd its quorum", |case| {
         case.observed.hosts.insert(node("node3"), Observation::unknown("off"));
     });
+    case.breaks("an etcd that is not ours is not restarted", |case| {
+        case.facts("node1").manifest.claims.retain(|claim| claim.kind != ClaimKind::DataDir);
+    });
     case.breaks("an etcd member that is not known is not restarted", |case| {
         case.facts("node1").etcd = Observation::unknown("no answer");
     });

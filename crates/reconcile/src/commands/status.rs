@@ -1,8 +1,15 @@
 //! `reconcile status`: conditions, servers, services, holds.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{Table, presets};
-use reconcile_core::status::{Status, Truth, status};
+use reconcile_core::{
+    model::HostName,
+    ports::Fleet as _,
+    status::{Status, Truth, status},
+};
 use reconcile_engine::look;
+use serde::Serialize;
 
 use super::converge::{prepare, prove, unsafe_plan};
 use crate::{
@@ -10,6 +17,16 @@ use crate::{
     failure::{Failure, Outcome},
     output, source,
 };
+
+/// The status, and what it cost.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// Round trips that learning the facts of each server took.
+    round_trips: BTreeMap<HostName, u64>,
+}
 
 pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Failure> {
     let source = source::read(cli)?;
@@ -29,7 +46,8 @@ pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Fa
             .conditions
             .iter()
             .all(|condition| condition.kind != "Ready" || condition.status != Truth::False);
-        output::print_as(arguments.output, &status, |wide| text(&status, wide))?;
+        let shown = Shown { status: &status, round_trips: prepared.fleet.round_trips() };
+        output::print_as(arguments.output, &shown, |wide| text(&status, wide))?;
     }
     Ok(if well { Outcome::Done } else { Outcome::Held })
 }
