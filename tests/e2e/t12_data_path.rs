@@ -11,6 +11,9 @@ use crate::harness::{Job, Lab, Login, PATIENCE, Secrets, Stats, is_primary, seco
 /// What the issue asks for, and what polling and a busy machine add to a measurement.
 const SEEN: Duration = Duration::from_millis(3_000 + 500);
 
+/// Where a node's pooler for reads listens; the fronts choose any.
+const READ_POOLER: u16 = 6433;
+
 struct Cluster {
     lab: Lab,
     spec: PathBuf,
@@ -65,12 +68,12 @@ impl Cluster {
         self.lab.login(node, port, &self.secrets)
     }
 
-    /// Reads through a node are answered by a server in this role.
-    fn await_reads(&self, node: &str, from_replica: bool) -> Duration {
+    /// Waits until reads through a port of a node are answered by a server in this role.
+    fn await_reads(&self, node: &str, port: u16, from_replica: bool) -> Duration {
         let started = Instant::now();
-        let reads = self.login(node, 5433);
+        let reads = self.login(node, port);
         let role = if from_replica { "a replica" } else { "the primary" };
-        until(&format!("reads through {node} to be answered by {role}"), PATIENCE, || {
+        until(&format!("reads through {node}:{port} to be answered by {role}"), PATIENCE, || {
             let told = reads.ask("select pg_is_in_recovery()::text")?;
             let same = told == from_replica.to_string();
             if same { Ok(()) } else { Err(format!("pg_is_in_recovery: {told}")) }
@@ -153,9 +156,10 @@ fn reads_go_to_the_primary_while_replicas_lag_or_are_gone() {
     let lab = &cluster.lab;
     let primary = lab.primary();
     let replicas: Vec<_> = lab.nodes().into_iter().filter(|node| *node != primary).collect();
-    cluster.await_reads(replicas[0], true);
+    let [first, second] = replicas[..] else { panic!("there are two replicas") };
 
     // Both receive and do not replay, while the primary writes more than `maxLag` (16 MiB).
+    cluster.await_reads(first, READ_POOLER, true);
     let frozen: Vec<_> = replicas.iter().map(|node| Frozen::replay(lab, node)).collect();
     let write = "select pg_logical_emit_message(true, 'e2e', repeat('x', 1000000)) \
                  from generate_series(1, 24)";
@@ -165,22 +169,29 @@ fn reads_go_to_the_primary_while_replicas_lag_or_are_gone() {
             "cd /; setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtqc \"{write}\""
         ),
     );
-    let took = cluster.await_reads(replicas[0], false);
+    let took = cluster.await_reads(first, READ_POOLER, false);
     println!("lagging replicas: reads answered by the primary after {}", seconds(took));
     drop(frozen);
-    let took = cluster.await_reads(replicas[0], true);
-    println!("replicas caught up: reads answered by them after {}", seconds(took));
 
+    // Another pooler, for the connections of the first may stay where they are for a while.
+    cluster.await_reads(second, READ_POOLER, true);
     for node in &replicas {
         lab.sh(node, "systemctl stop patroni");
     }
-    let took = cluster.await_reads(replicas[0], false);
+    let took = cluster.await_reads(second, READ_POOLER, false);
     println!("replicas gone: reads answered by the primary after {}", seconds(took));
     let write = cluster.login(&primary, 15432).ask("select pg_is_in_recovery()::text");
     assert_eq!(write.as_deref(), Ok("false"), "writes go on without replicas");
     // The operator brings them back: a stopped service is drift like any other.
     lab.reconcile(&cluster.spec, &[]).expect(0);
-    cluster.await_reads(replicas[0], true);
+    for node in [first, second] {
+        let took = cluster.await_reads(node, READ_POOLER, true);
+        println!(
+            "replicas are back: reads through {node} answered by them after {}",
+            seconds(took)
+        );
+    }
+    cluster.await_reads(first, 5433, true);
     cluster.await_whole();
 }
 

@@ -7,7 +7,7 @@ use crate::harness::{Held, Lab, same, seconds};
 
 /// Listens on a port and waits, as a service that is none of ours.
 const STRANGER: &str = "systemd-run --quiet --unit=stranger perl -MIO::Socket::INET -e \
-    'IO::Socket::INET->new(LocalAddr => \"0.0.0.0:2379\", Listen => 1, ReuseAddr => 1) or die; sleep 86400'
+    '@listener = IO::Socket::INET->new(LocalAddr => \"0.0.0.0:2379\", Listen => 1, ReuseAddr => 1); @listener or die; sleep 86400'
     for _ in $(seq 100); do ss -Hltn 'sport = :2379' | grep -q . && exit 0; sleep 0.1; done; exit 1";
 
 /// All that is the stranger's, such that a touch shows.

@@ -210,9 +210,8 @@ fn check_quorum(
     if observed.host(host).is_some_and(|facts| facts.etcd.known().is_none()) {
         broken("an etcd member that is not known is not restarted");
     }
-    let claimed = |facts: &HostFacts| {
-        facts.manifest.claims(ClaimKind::DataDir, &desired.etcd.data_dir)
-    };
+    let claimed =
+        |facts: &HostFacts| facts.manifest.claims(ClaimKind::DataDir, &desired.etcd.data_dir);
     if !observed.host(host).is_some_and(claimed) {
         broken("an etcd that is not ours is not restarted");
     }

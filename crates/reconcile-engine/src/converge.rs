@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     events::{Event, Listener},
-    pass::{Pass, PassError, run},
+    pass::{Pass, run},
+    refusal::PassError,
 };
 
 /// A plan is done in one to three passes; a loop that needs more does not converge.

@@ -8,7 +8,7 @@ use reconcile_core::{
     verify::VerifyReport,
 };
 
-use crate::pass::PassError;
+use crate::refusal::PassError;
 
 /// Something that happened.
 #[derive(Debug)]

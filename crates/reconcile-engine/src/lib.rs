@@ -9,6 +9,7 @@ pub mod execute;
 pub mod journal;
 pub mod observe;
 pub mod pass;
+pub mod refusal;
 pub mod watch;
 
 pub use converge::{Converged, converge};
@@ -16,4 +17,5 @@ pub use events::{Event, Listener};
 pub use execute::{Execution, StepResult};
 pub use journal::Journal;
 pub use observe::observe;
-pub use pass::{Pass, PassError, look, run};
+pub use pass::{Pass, look, run};
+pub use refusal::PassError;

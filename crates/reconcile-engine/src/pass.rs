@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use reconcile_core::{
-    check::{Violation, check},
+    check::check,
     desired::Desired,
     model::{Observation, Observed},
     plan::{Plan, plan},
@@ -15,6 +15,7 @@ use crate::{
     events::{Event, Listener},
     execute::{Execution, execute},
     observe::observe,
+    refusal::PassError,
 };
 
 /// Observations and the plan made from them.
@@ -24,18 +25,6 @@ pub struct Pass {
     pub observed: Observed,
     /// The plan.
     pub plan: Plan,
-}
-
-/// A plan that must not be executed.
-#[derive(Debug, thiserror::Error)]
-pub enum PassError {
-    /// The planner made a plan that the checker refuses: a mistake in reconcile, never in the input.
-    #[error("the plan breaks its own safety rules and was not executed: {}", list(.0))]
-    Unsafe(Vec<Violation>),
-}
-
-fn list(violations: &[Violation]) -> String {
-    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Observes and plans; changes nothing.

@@ -17,6 +17,8 @@ use crate::{
 /// Keeps Debian's PostgreSQL packages from creating a cluster of their own; read by
 /// postgresql-common at install.
 pub const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/reconcile.conf";
+/// Where packages land, for the space that they need.
+pub const PACKAGE_DISK: &str = "/usr";
 /// The package that brings a Docker engine to a server without one.
 pub const ENGINE_PACKAGE: &str = "docker.io";
 

@@ -98,7 +98,7 @@ fn plan_member(
     let unit = facts.units.get(UNIT);
     let step = if let Some(reason) = foreign(view, facts) {
         Err(HoldReason::Foreign(reason))
-    } else if let Some(reason) = super::probe::stranger(view, host, facts, &["etcd"], UNIT) {
+    } else if let Some(reason) = super::stranger::stranger(view, host, facts, &["etcd"], UNIT) {
         Err(reason)
     } else if started(facts) {
         let enabled = unit.is_some_and(|unit| unit.enabled == "enabled");

@@ -12,6 +12,7 @@ mod patroni;
 mod probe;
 mod servers;
 mod sql;
+mod stranger;
 mod swarm;
 
 use serde::Serialize;

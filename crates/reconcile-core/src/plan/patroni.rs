@@ -81,7 +81,7 @@ fn plan_member(
         return;
     }
     if let Some(reason) =
-        super::probe::stranger(view, host, facts, &["Patroni", "PostgreSQL"], UNIT)
+        super::stranger::stranger(view, host, facts, &["Patroni", "PostgreSQL"], UNIT)
     {
         drafts.hold(object, reason);
         return;

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use reconcile_spec::{ClusterSpec, valid::SwarmRole};
 
-use super::{HoldReason, draft::View};
 use crate::{
     desired::{
         Desired, DesiredServer, etcd, patroni,
@@ -41,8 +40,11 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
     if patroni.is_some() {
         data_dirs.insert(desired.patroni.data_dir.clone());
     }
-    let disks =
-        data_dirs.iter().cloned().chain([super::servers::PACKAGE_DISK.to_owned()]).collect();
+    let disks = data_dirs
+        .iter()
+        .cloned()
+        .chain([crate::desired::server::PACKAGE_DISK.to_owned()])
+        .collect();
     ProbeRequest {
         packages: packages(server),
         files,
@@ -158,42 +160,4 @@ pub fn verify_request(
         commit,
         token,
     }
-}
-
-/// A process that holds a port of one of `components` on a host and is not ours.
-///
-/// `unit` is the systemd unit that our own process belongs to, or `docker.service` for containers.
-pub(super) fn stranger(
-    view: &View<'_>,
-    host: &HostName,
-    facts: &HostFacts,
-    components: &[&str],
-    unit: &str,
-) -> Option<HoldReason> {
-    let server = view.desired.servers.get(host)?;
-    let containers = unit == "docker.service";
-    facts.listeners.iter().find_map(|listener| {
-        let port = server.ports.get(&listener.port)?;
-        if !components.contains(&port.component.as_str()) || listener.process.is_empty() {
-            return None;
-        }
-        let service = listener.unit.ends_with(".service");
-        let right_unit = if containers {
-            !service || listener.unit == unit
-        } else {
-            listener.unit == unit || listener.unit.is_empty()
-        };
-        if right_unit && port.processes.contains(&listener.process) {
-            return None;
-        }
-        let owner = if listener.unit.is_empty() {
-            listener.process.clone()
-        } else {
-            format!("{} of {}", listener.process, listener.unit)
-        };
-        Some(HoldReason::PortTaken(format!(
-            "{owner} listens on {}:{} of {host}, which {} needs",
-            listener.address, listener.port, port.component
-        )))
-    })
 }

@@ -8,15 +8,16 @@ use super::{
 };
 use crate::{
     action::{Action, HostAction, UnitVerb},
-    desired::{DesiredServer, ManagedFile, server::ENGINE_PACKAGE},
+    desired::{
+        DesiredServer, ManagedFile,
+        server::{ENGINE_PACKAGE, PACKAGE_DISK},
+    },
     model::{Claim, ClaimKind, FileFact, FileKind, HostFacts, HostName, ObjectId, Observation},
 };
 
 /// Below this much free space nothing is installed: the packages of a whole server take about
 /// 400 MB, and a full root file system takes the database down.
 const MIN_FREE_BYTES: u64 = 1 << 30;
-/// Where packages land.
-pub(super) const PACKAGE_DISK: &str = "/usr";
 /// Servers further apart than this cannot trust each other's leases and certificates.
 const MAX_CLOCK_OFFSET_MS: i64 = 5_000;
 

@@ -405,7 +405,7 @@ fn port_stranger(view: &View<'_>, spec: &ServiceSpec) -> Option<HoldReason> {
     };
     view.desired.swarm.nodes.iter().find_map(|(host, _)| {
         let facts = view.host(host)?;
-        super::probe::stranger(view, host, facts, &[component], "docker.service")
+        super::stranger::stranger(view, host, facts, &[component], "docker.service")
     })
 }
 
