@@ -33,6 +33,7 @@ fn one_command_takes_bare_servers_to_a_serving_cluster() {
         seconds(ran.took),
         ran.peak_kib
     );
+    println!("  slowest: {}", ran.slowest());
     assert!(ran.peak_kib > 0 && ran.peak_kib < MEMORY_KIB, "too much memory\n{ran}");
     assert!(ran.took < BUDGET, "too slow\n{ran}");
     // For the runs that are killed: what they have to arrive at, and how long it takes.

@@ -55,6 +55,7 @@ fn drift_is_healed_by_the_next_run() {
 
     let ran = lab.reconcile(&changed, &[]).expect(0).says("and serves");
     println!("drift healed and specification followed: {}", seconds(ran.took));
+    println!("  slowest: {}", ran.slowest());
     lab.reconcile(&changed, &[]).expect(0).says("0 steps done");
     lab.reconcile(&changed, &["plan", "--exit-code"]).expect(0);
 

@@ -14,7 +14,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::events::{Event, Listener};
+use crate::{
+    events::{Event, Listener},
+    switchover::{Order, Report, SwitchoverError},
+};
 
 /// Name of the file.
 pub const FILE: &str = "journal.jsonl";
@@ -79,6 +82,35 @@ impl<'a> Journal<'a> {
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             *failure = Some(error.to_string());
         }
+    }
+
+    /// Notes, synced, that poolers are about to be paused.
+    pub fn switchover_begins(&self, order: &Order) {
+        let entry = json!({ "from": order.leader.as_str(), "to": order.candidate.as_str() });
+        self.append("switchover-begins", entry, true);
+    }
+
+    /// Notes how a switchover ended. One whose poolers may still be paused stays open.
+    pub fn switchover_ends(&self, order: &Order, result: &Result<Report, SwitchoverError>) {
+        let kind = match result {
+            Err(SwitchoverError::Resume { .. }) => "switchover-unresumed",
+            Ok(_) | Err(_) => "switchover-ends",
+        };
+        let entry = json!({
+            "from": order.leader.as_str(), "to": order.candidate.as_str(),
+            "error": result.as_ref().err().map(ToString::to_string),
+            "heldSeconds": result.as_ref().ok().map(|report| report.held.as_secs_f64()),
+        });
+        self.append(kind, entry, true);
+    }
+
+    /// Notes that what a cut-off switchover left paused is resumed.
+    pub fn switchover_resumed(&self) {
+        self.append(
+            "switchover-ends",
+            json!({ "error": "cut off; the poolers are resumed" }),
+            true,
+        );
     }
 
     fn plan(&self) -> String {
@@ -161,6 +193,15 @@ pub fn read(folder: &Path) -> Result<Vec<Value>, JournalError> {
         entries.extend(serde_json::from_str::<Value>(&line).ok());
     }
     Ok(entries)
+}
+
+/// The candidate of a switchover that has begun and of which no end is noted.
+pub fn open_switchover(entries: &[Value]) -> Option<&str> {
+    let last = entries
+        .iter()
+        .rev()
+        .find(|entry| entry["kind"].as_str().is_some_and(|kind| kind.starts_with("switchover-")))?;
+    (last["kind"] != "switchover-ends").then(|| last["to"].as_str().unwrap_or("a replica"))
 }
 
 /// Steps that were started and of which no end is noted: the operator was stopped in them.

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod observe;
 pub mod pass;
 pub mod refusal;
+pub mod switchover;
 pub mod watch;
 
 pub use converge::{Converged, converge};

@@ -159,6 +159,9 @@ impl World {
                 let cause = format!("E: Unable to locate package {name}");
                 return Err(refused(host, attempt, cause, Retry::AfterChange));
             };
+            if self.server_of(host)?.has_package(name) {
+                continue; // apt has nothing to do.
+            }
             let half = power_loss && index * 2 >= packages.len();
             let package = Package { version: offered, complete: !half };
             let server = self.server_of(host)?;

@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Show conditions, servers and services as they are now.
     Status(StatusArgs),
+    /// Hand the primary over to a replica; clients wait in the poolers meanwhile.
+    Switchover(SwitchoverArgs),
     /// Show the journal: what was done, when, and with what result.
     Events(EventsArgs),
     /// Check the file and say everything that is wrong with it.
@@ -119,6 +121,13 @@ pub(crate) struct StatusArgs {
     /// Leave the service proof out.
     #[arg(long)]
     pub(crate) no_proof: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwitchoverArgs {
+    /// The replica to hand over to; default: the one with the least lag.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) to: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use reconcile_hosts::{HostTarget, JumpTarget, Ssh};
 use reconcile_spec::{ClusterSpec, secrets::PATRONI_RESTAPI};
 use reconcile_swarm::SwarmClient;
 
-use crate::source::resolve;
+use crate::{source::resolve, switching::RealSwitching};
 
 /// Servers, Swarm and database as they are.
 pub(crate) struct RealFleet {
@@ -22,6 +22,7 @@ pub(crate) struct RealFleet {
     swarm: SwarmClient,
     patroni_urls: BTreeMap<HostName, String>,
     patroni_login: (String, SecretText),
+    switching: RealSwitching,
 }
 
 impl RealFleet {
@@ -55,6 +56,7 @@ impl RealFleet {
             members.iter().map(|(host, member)| (host.clone(), member.rest_url.clone())).collect();
         let password = secrets.get(PATRONI_RESTAPI).cloned().unwrap_or_else(|| SecretText::new(""));
         Self {
+            switching: RealSwitching::new(spec, secrets, Arc::clone(&ssh)),
             swarm: SwarmClient::new(Arc::clone(&ssh) as Arc<dyn reconcile_dial::Dialer>),
             ssh,
             patroni_urls,
@@ -64,6 +66,11 @@ impl RealFleet {
 }
 
 impl RealFleet {
+    /// What a switchover touches.
+    pub(crate) fn switching(&self) -> &RealSwitching {
+        &self.switching
+    }
+
     /// Docker's events as a manager tells them, as hints that something may have changed.
     pub(crate) async fn events(
         &self,

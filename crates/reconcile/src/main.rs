@@ -11,6 +11,7 @@ mod progress;
 mod secrets;
 mod source;
 mod state;
+mod switching;
 
 use std::process::ExitCode;
 

@@ -44,6 +44,21 @@ impl Ran {
         assert!(found, "expected to read `{text}`\n{self}");
         self
     }
+
+    /// The steps that took longest, as told in progress lines `  ok    STEP (1.2 s)`.
+    pub(crate) fn slowest(&self) -> String {
+        let mut steps: Vec<(f64, &str)> = self
+            .stderr
+            .lines()
+            .filter_map(|line| {
+                let (step, rest) = line.trim().strip_prefix("ok ")?.rsplit_once(" (")?;
+                Some((rest.strip_suffix(" s)")?.parse().ok()?, step.trim()))
+            })
+            .collect();
+        steps.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let told = steps.iter().take(5).map(|(took, step)| format!("{step} {took:.1} s"));
+        told.collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl fmt::Display for Ran {

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use super::Lab;
 
 /// Everything that a write would move: times of files, processes of units, versions in Docker.
-const PRINT_SERVER: &str = r#"find /etc /var/lib/reconcile /run/reconcile /usr/local -xdev \
+const PRINT_SERVER: &str = r"find /etc /var/lib/reconcile /run/reconcile /usr/local -xdev \
   -printf '%p %y %m %U:%G %s %T@ %C@\n' 2>/dev/null | LC_ALL=C sort
 systemctl show --timestamp=us+utc -p Id,ActiveEnterTimestamp,ExecMainPID,NRestarts,UnitFileState etcd patroni docker | paste -sd' '
 stat -c '%n %s' /var/log/dpkg.log
 docker ps --no-trunc --format '{{.ID}} {{.Names}}' | LC_ALL=C sort
-"#;
+";
 
 /// The same for what the servers have in common; asked on a manager.
 const PRINT_SWARM: &str = r#"for kind in service config secret network node; do
@@ -118,10 +118,14 @@ pub(crate) fn same(what: &str, before: &str, after: &str) {
     }
     let missing = |from: &str, of: &str, mark: char| -> String {
         let there: std::collections::BTreeSet<_> = of.lines().collect();
-        from.lines()
-            .filter(|line| !there.contains(line))
-            .map(|line| format!("{mark} {}\n", line.chars().take(400).collect::<String>()))
-            .collect()
+        let mut text = String::new();
+        for line in from.lines().filter(|line| !there.contains(line)) {
+            text.push(mark);
+            text.push(' ');
+            text.extend(line.chars().take(400));
+            text.push('\n');
+        }
+        text
     };
     panic!("{what}:\n{}{}", missing(before, after, '-'), missing(after, before, '+'));
 }

@@ -1,5 +1,6 @@
 //! Plans, renderings and the checker, on worlds of the simulator.
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "tests read goldens, clocks and the environment")]
 
 mod canary;
 mod golden;

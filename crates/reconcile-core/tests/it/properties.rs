@@ -3,10 +3,9 @@
 use proptest::prelude::*;
 use reconcile_core::{
     action::{Action, HostAction, PatroniAction, SwarmAction, UnitVerb},
-    check::check,
     desired::Desired,
     model::{Listener, Observation},
-    plan::{Plan, Verb, plan, text},
+    plan::{Plan, Verb, text},
 };
 use reconcile_sim::{DataDir, File, Reach, Section, StoredFile, World, fixture};
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -25,6 +24,11 @@ static DESIRED: LazyLock<Vec<Desired>> = LazyLock::new(|| {
     ]
 });
 static CONVERGED: LazyLock<World> = LazyLock::new(|| World::converged(&DESIRED[0]));
+
+/// The end that each of the first two desired states leads to from the converged world.
+static ENDS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    DESIRED[..2].iter().map(|to| world(false, &[], to).apply_all(to).end_state()).collect()
+});
 
 /// Something that can happen to a world: kind, server, detail.
 type Mishap = (u8, u8, u8);
@@ -58,7 +62,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
     };
     let host = world.server_mut(&name);
     match kind % KINDS {
-        0 => _ = host.files.remove(&path),
+        0 => drop(host.files.remove(&path)),
         1 => {
             if let Some(file) = host.files.get_mut(&path) {
                 file.bytes.extend_from_slice(b"# by hand\n");
@@ -70,7 +74,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
             }
         }
         3 => host.manifest.claims.retain(|claim| claim.name != path),
-        4 => _ = host.files.insert(path, File::of_root("theirs\n")),
+        4 => drop(host.files.insert(path, File::of_root("theirs\n"))),
         5 => {
             if let Some(unit) = host.units.get_mut(unit) {
                 unit.running = false;
@@ -102,7 +106,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
             let section = [Section::Docker, Section::Etcd, Section::Patroni, Section::Sql];
             host.unknown.insert(section[usize::from(detail) % section.len()]);
         }
-        14 => _ = host.packages.remove(choose(&["curl", "patroni", "etcd-server"], detail)),
+        14 => drop(host.packages.remove(choose(&["curl", "patroni", "etcd-server"], detail))),
         15 => host.free_bytes = 1,
         16 => host.manifest.cluster = Some("other".to_owned()),
         17 => host
@@ -278,7 +282,8 @@ proptest! {
             }
         }
         let gone = theirs.keys().find(|object| {
-            !left.contains_key(*object) && object.starts_with("config ") || object.starts_with("service ") && !left.contains_key(*object)
+            let docker = object.starts_with("config ") || object.starts_with("service ");
+            docker && !left.contains_key(*object)
         });
         prop_assert_eq!(gone, None);
     }
@@ -290,14 +295,11 @@ proptest! {
         kinds in prop::collection::vec((prop::sample::select(vec![0_u8, 1, 2, 5, 6, 14, 19, 22]), any::<u8>(), any::<u8>()), 0..5),
     ) {
         let desired = &DESIRED[which];
-        let reference = world(false, &[], desired).apply_all(desired).end_state();
         let after = world(false, &kinds, desired).apply_all(desired);
         prop_assert_eq!(&after.violations, &Vec::<String>::new());
         let plan = checked(desired, &after);
         prop_assert!(plan.is_converged(), "{}", text(&plan, true));
-        let end = after.end_state();
-        // Claims of packages name what was installed, in any order; all else is equal.
-        prop_assert_eq!(end, reference);
+        prop_assert_eq!(&after.end_state(), &ENDS[which]);
     }
 }
 
@@ -313,12 +315,4 @@ fn every_mishap_shows() {
         });
         assert!(shown, "mishap {kind} changes nothing that is observed");
     }
-    assert!(
-        check(
-            &DESIRED[0],
-            &CONVERGED.observe(&DESIRED[0]),
-            &plan(&DESIRED[0], &CONVERGED.observe(&DESIRED[0]))
-        )
-        .is_empty()
-    );
 }

@@ -54,3 +54,20 @@ async fn three_servers_without_docker() {
     let world = from_bare(3, 0, false).await;
     assert!(world.swarms.is_empty());
 }
+
+/// T13: looking again and again changes nothing and costs one round trip a server.
+#[tokio::test(start_paused = true)]
+async fn nothing_happens_to_what_is_as_desired() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let fleet = SimFleet::new(World::converged(&desired));
+    let before = fleet.world().end_state();
+    for pass in 1..=100 {
+        let result = apply(&fleet, &desired).await.unwrap();
+        assert!(result.is_converged() && result.passes == 1);
+        let trips: Vec<u64> =
+            reconcile_core::ports::Fleet::round_trips(&fleet).into_values().collect();
+        assert_eq!(trips, [2 * pass, pass, pass], "one probe each, and one look at the Swarm");
+    }
+    assert_eq!(fleet.effects(), Vec::<String>::new());
+    assert_eq!(fleet.world().end_state(), before);
+}

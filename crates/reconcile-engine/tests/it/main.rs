@@ -3,6 +3,7 @@
 
 mod bare;
 mod crashes;
+mod model;
 mod reach;
 mod run;
 mod seeds;

@@ -276,3 +276,22 @@ async fn a_parameter_that_needs_a_restart_is_left_to_a_person() {
     outcome.holds("node1/patroni-member", "waits for a restart of PostgreSQL");
     assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
 }
+
+/// File systems that were not mounted look like directories that are empty.
+#[tokio::test(start_paused = true)]
+async fn a_database_whose_directories_vanished_is_not_made_anew() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let mut world = converged(&desired).await;
+    for host in ["node1", "node2", "node3"] {
+        let server = world.server_mut(host);
+        server.units.get_mut("patroni.service").unwrap().running = false;
+        server.data_dirs.remove("/var/lib/postgresql/15/main");
+    }
+    world.settle();
+    let fleet = SimFleet::new(world);
+    let result = apply(&fleet, &desired).await.unwrap();
+    assert!(!result.is_converged());
+    let world = fleet.world();
+    assert_eq!(world.violations, Vec::<String>::new());
+    assert_eq!(world.databases.len(), 1);
+}

@@ -50,6 +50,27 @@ pub(super) fn unsafe_plan(error: &PassError) -> Failure {
     )
 }
 
+/// A switchover that was killed in the middle leaves poolers paused: resume them before anything.
+pub(super) async fn resume_what_was_left(
+    prepared: &Prepared,
+    folder: &Path,
+    journal: &Journal<'_>,
+) -> Result<(), Failure> {
+    let entries = reconcile_engine::journal::read(folder)
+        .map_err(|error| Failure::from_error("read the journal", &error))?;
+    let Some(left) = reconcile_engine::journal::open_switchover(&entries) else { return Ok(()) };
+    output::note(&format!("a switchover to {left} was cut off; resuming the poolers"));
+    let nodes: Vec<_> = prepared.desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
+    let result = reconcile_engine::switchover::resume_all(prepared.fleet.switching(), &nodes).await;
+    if let Err(error) = &result {
+        return Err(Failure::from_error("resume the poolers", error).hint(
+            "until then their clients wait; RESUME on the admin console of that pooler helps",
+        ));
+    }
+    journal.switchover_resumed();
+    Ok(())
+}
+
 /// Proves service end to end.
 pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool) -> VerifyReport {
     let password = prepared
@@ -96,6 +117,7 @@ async fn run_one(
     let progress = Progress::new(cli.plain);
     let journal = Journal::open(&folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
+    resume_what_was_left(prepared, &folder, &journal).await?;
     let converged = converge(&prepared.fleet, &prepared.desired, &journal, stop)
         .await
         .map_err(|error| unsafe_plan(&error))?;

@@ -7,6 +7,7 @@ mod plan;
 mod render;
 mod secrets;
 mod status;
+mod switchover;
 mod watch;
 
 use clap::CommandFactory as _;
@@ -27,6 +28,7 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
         Some(Command::Plan(arguments)) => plan::plan(&cli, &arguments).await,
         Some(Command::Apply(arguments)) => plan::apply(&cli, &arguments).await,
         Some(Command::Status(arguments)) => status::run(&cli, &arguments).await,
+        Some(Command::Switchover(arguments)) => switchover::run(&cli, &arguments).await,
         Some(Command::Events(arguments)) => events::run(&cli, &arguments),
         Some(Command::Validate) => validate(&cli),
         Some(Command::Render(arguments)) => render::run(&cli, &arguments),

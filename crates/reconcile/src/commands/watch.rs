@@ -22,7 +22,7 @@ use reconcile_spec::valid::SecretsSource;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::converge::{Prepared, prepare, prove};
+use super::converge::{Prepared, prepare, prove, resume_what_was_left};
 use crate::{
     cli::Cli,
     failure::{Failure, Outcome},
@@ -48,6 +48,9 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let journal = Journal::open(&folder, &lines)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
     let (dirty, triggers) = tokio::sync::mpsc::channel(1);
+    let prepared = prepare(spec, &first.base)?;
+    resume_what_was_left(&prepared, &folder, &journal).await?;
+    drop(prepared);
     let mut source =
         FileSource { cli, seen: None, secrets: Vec::new(), dirty, following: Follow::default() };
     let rhythm = Rhythm {

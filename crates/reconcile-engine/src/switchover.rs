@@ -1,0 +1,264 @@
+//! A switchover as one transaction across the layers: pause the poolers, ask Patroni, wait until
+//! every router sees the new primary, resume. RESUME on every way out.
+//!
+//! It asks; Patroni decides. Clients keep their connections and wait in the poolers meanwhile.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use reconcile_core::{
+    desired::Desired,
+    model::{HostName, Observed, PatroniFact, PatroniRole},
+    ports::EffectError,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+/// A pooler that has not gone quiet by then has a transaction that will not end soon. Clients of all
+/// poolers wait meanwhile, so it is short.
+pub const PAUSE: Duration = Duration::from_secs(2);
+/// Patroni takes 1.5 s here; after this long clients are better served by the old primary.
+pub const PROMOTION: Duration = Duration::from_secs(15);
+/// Routers look every second at most.
+pub const ROUTERS: Duration = Duration::from_secs(8);
+/// RESUME is tried for this long: a pooler that stays paused is an outage.
+pub const RESUME: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+/// A candidate further behind would keep clients waiting while it catches up.
+const MAX_LAG_BYTES: u64 = 16 << 20;
+
+/// What a switchover needs of the world.
+pub trait Switching: Send + Sync {
+    /// `PAUSE` of the write pooler on a node; returns when its server connections are free.
+    fn pause(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// `RESUME` of the write pooler on a node; one that is not paused is success.
+    fn resume(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// `POST /switchover` from `leader` to `candidate`. Its answer comes late and is no news;
+    /// an error is a refusal.
+    fn request(
+        &self,
+        leader: &HostName,
+        candidate: &HostName,
+    ) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// Whether the member says that it is the primary.
+    fn is_primary(&self, member: &HostName) -> impl Future<Output = bool> + Send;
+    /// Whether the router of `node` sends writes to `member` and to nobody else.
+    fn routed_to(&self, node: &HostName, member: &HostName) -> impl Future<Output = bool> + Send;
+}
+
+/// Who hands over to whom, through which nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The primary now.
+    pub leader: HostName,
+    /// The primary to be.
+    pub candidate: HostName,
+    /// Nodes with a pooler and a router.
+    pub nodes: Vec<HostName>,
+}
+
+/// How long each part took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// From the first PAUSE until the poolers were resumed: the longest that a client waited.
+    pub held: Duration,
+    /// From the request until the candidate was the primary.
+    pub promotion: Duration,
+}
+
+/// Why nobody was switched, or what is wrong after it.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchoverError {
+    /// It was not begun.
+    #[error("not begun: {0}")]
+    NotFit(String),
+    /// The poolers could not be paused in time; they are resumed.
+    #[error("{node} could not be paused: {cause}; nothing was switched")]
+    Pause {
+        /// Node.
+        node: HostName,
+        /// Why.
+        cause: String,
+    },
+    /// Patroni refused, or the candidate did not become the primary in time.
+    #[error("{0}")]
+    Patroni(String),
+    /// The primary has moved, but not every router saw it in time.
+    #[error("{candidate} is the primary, but the router of {node} does not send writes there")]
+    Router {
+        /// Node.
+        node: HostName,
+        /// New primary.
+        candidate: HostName,
+    },
+    /// A pooler may still be paused.
+    #[error("the pooler on {node} could not be resumed: {cause}")]
+    Resume {
+        /// Node.
+        node: HostName,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Decides who hands over to whom, or says why not now. Pure.
+pub fn order(
+    desired: &Desired,
+    observed: &Observed,
+    to: Option<&HostName>,
+) -> Result<Order, SwitchoverError> {
+    let unfit = |reason: String| Err(SwitchoverError::NotFit(reason));
+    let patroni = |host: &HostName| observed.host(host).and_then(|facts| facts.patroni.present());
+    let members = || desired.patroni.members.keys().filter_map(|host| Some((host, patroni(host)?)));
+    let mut primaries =
+        members().filter(|(_, fact)| fact.role == PatroniRole::Primary && fact.state == "running");
+    let Some((leader, fact)) = primaries.next() else {
+        return unfit("no primary is known".to_owned());
+    };
+    if primaries.next().is_some() {
+        return unfit("more than one member says that it is the primary".to_owned());
+    }
+    if fact.paused {
+        return unfit("Patroni is paused; somebody works on it".to_owned());
+    }
+    let healthy = desired.etcd.members.keys().filter(|host| {
+        observed.host(host).and_then(|facts| facts.etcd.present()).is_some_and(|etcd| etcd.healthy)
+    });
+    if healthy.count() * 2 <= desired.etcd.members.len() {
+        return unfit("etcd has no quorum of members that are known to be healthy".to_owned());
+    }
+    let fit = |fact: &PatroniFact| {
+        fact.role == PatroniRole::Replica
+            && fact.streaming
+            && fact.lag_bytes.is_none_or(|lag| lag <= MAX_LAG_BYTES)
+    };
+    let candidate = match to {
+        Some(to) if to == leader => return unfit(format!("{to} is the primary already")),
+        Some(to) => match patroni(to) {
+            Some(fact) if fit(fact) => to,
+            Some(_) => return unfit(format!("{to} is no replica that streams without lag")),
+            None => return unfit(format!("{to} is unknown or no member")),
+        },
+        None => match members()
+            .filter(|(host, fact)| *host != leader && fit(fact))
+            .min_by_key(|(_, fact)| fact.lag_bytes.unwrap_or(0))
+        {
+            Some((host, _)) => host,
+            None => return unfit("no replica streams without lag".to_owned()),
+        },
+    };
+    let nodes: Vec<_> = desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
+    if let Some(node) = nodes.iter().find(|node| observed.host(node).is_none()) {
+        return unfit(format!("{node} is unknown, and so is its pooler"));
+    }
+    Ok(Order { leader: leader.clone(), candidate: candidate.clone(), nodes })
+}
+
+/// Carries out an order.
+///
+/// # Guarantees
+/// The poolers are resumed on every way out of this function. If the operator is killed in it, the
+/// journal's open entry makes the next start resume them; PgBouncer's own `query_wait_timeout`
+/// (120 s) is the outer bound for a client.
+///
+/// # Cancellation
+/// Not to be cancelled: run it in a task of its own.
+pub async fn switch_over<S: Switching>(
+    world: &S,
+    order: &Order,
+) -> Result<Report, SwitchoverError> {
+    let started = Instant::now();
+    let moved = pause_and_move(world, order).await;
+    let resumed = resume_all(world, &order.nodes).await;
+    let held = started.elapsed();
+    let promotion = moved?;
+    resumed?;
+    Ok(Report { held, promotion })
+}
+
+async fn pause_and_move<S: Switching>(
+    world: &S,
+    order: &Order,
+) -> Result<Duration, SwitchoverError> {
+    let paused = join_all(order.nodes.iter().map(|node| async move {
+        match timeout(PAUSE, world.pause(node)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(SwitchoverError::Pause { node: node.clone(), cause: error.to_string() })
+            }
+            Err(_) => Err(SwitchoverError::Pause {
+                node: node.clone(),
+                cause: format!("a transaction lasts longer than {} s", PAUSE.as_secs()),
+            }),
+        }
+    }))
+    .await;
+    paused.into_iter().collect::<Result<(), _>>()?;
+    let asked = Instant::now();
+    let candidate = &order.candidate;
+    let request = world.request(&order.leader, candidate);
+    let arrived = until(PROMOTION, || world.is_primary(candidate));
+    tokio::pin!(request, arrived);
+    // Patroni's answer comes seconds after the candidate leads: only a refusal counts.
+    let mut answered = false;
+    let promoted = loop {
+        tokio::select! {
+            promoted = &mut arrived => break promoted,
+            answer = &mut request, if !answered => {
+                answered = true;
+                if let Err(error) = answer {
+                    return Err(SwitchoverError::Patroni(error.to_string()));
+                }
+            }
+        }
+    };
+    if !promoted {
+        return Err(SwitchoverError::Patroni(format!(
+            "{candidate} is not the primary after {} s",
+            PROMOTION.as_secs()
+        )));
+    }
+    let promotion = asked.elapsed();
+    let routed = join_all(order.nodes.iter().map(|node| async move {
+        until(ROUTERS, || world.routed_to(node, candidate)).await.then_some(()).ok_or_else(|| {
+            SwitchoverError::Router { node: node.clone(), candidate: candidate.clone() }
+        })
+    }))
+    .await;
+    routed.into_iter().collect::<Result<(), _>>()?;
+    Ok(promotion)
+}
+
+/// Resumes every pooler, each tried until it is done or [`RESUME`] has passed.
+pub async fn resume_all<S: Switching>(
+    world: &S,
+    nodes: &[HostName],
+) -> Result<(), SwitchoverError> {
+    let resumed = join_all(nodes.iter().map(|node| async move {
+        let started = Instant::now();
+        loop {
+            let cause = match timeout(RESUME, world.resume(node)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            if started.elapsed() >= RESUME {
+                return Err(SwitchoverError::Resume { node: node.clone(), cause });
+            }
+            sleep(POLL * 4).await;
+        }
+    }))
+    .await;
+    resumed.into_iter().collect()
+}
+
+/// Asks until yes, at most for `limit`.
+async fn until<F: Future<Output = bool>>(limit: Duration, mut ask: impl FnMut() -> F) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < limit {
+        if timeout(limit, ask()).await.unwrap_or(false) {
+            return true;
+        }
+        sleep(POLL).await;
+    }
+    false
+}

@@ -1,0 +1,52 @@
+//! `reconcile switchover`: hand the primary over while clients wait in the poolers.
+
+use reconcile_core::model::HostName;
+use reconcile_engine::{
+    Journal, look,
+    switchover::{order, switch_over},
+};
+use reconcile_spec::valid::Permission;
+
+use super::converge::{prepare, resume_what_was_left, unsafe_plan};
+use crate::{
+    cli::{Cli, SwitchoverArgs},
+    failure::{Failure, Outcome},
+    output, source, state,
+};
+
+pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome, Failure> {
+    let source = source::read(cli)?;
+    let [spec] = source.clusters.as_slice() else {
+        return Err(
+            Failure::usage("a switchover is of one cluster").hint("choose it with --cluster")
+        );
+    };
+    if spec.policy.switchover == Permission::Never {
+        return Err(Failure::new("policy.switchover is `never`"));
+    }
+    let prepared = prepare(spec, &source.base)?;
+    let folder = state::folder(cli, spec.name.as_str())?;
+    let _lock = state::lock(&folder)?;
+    let journal = Journal::open(&folder, &())
+        .map_err(|error| Failure::from_error("keep the journal", &error))?;
+    resume_what_was_left(&prepared, &folder, &journal).await?;
+    let pass =
+        look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
+    let to = arguments.to.as_deref().map(HostName::new);
+    let order = order(&prepared.desired, &pass.observed, to.as_ref())
+        .map_err(|error| Failure::from_error("switch over", &error))?;
+    output::note(&format!("handing over from {} to {}", order.leader, order.candidate));
+    journal.switchover_begins(&order);
+    let world = prepared.fleet.switching();
+    // A signal must not stop it halfway: clients wait in the poolers.
+    let result = switch_over(world, &order).await;
+    journal.switchover_ends(&order, &result);
+    let report = result.map_err(|error| Failure::from_error("switch over", &error))?;
+    output::print(&format!(
+        "{} is the primary; Patroni took {:.1} s, clients waited {:.1} s at most\n",
+        order.candidate,
+        report.promotion.as_secs_f64(),
+        report.held.as_secs_f64()
+    ))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,111 @@
+//! The poolers, Patroni and the routers of a real cluster, as a switchover needs them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use reconcile_cluster::{Console, Endpoint, Login, Method, StatusCode, exchange, servers_up};
+use reconcile_core::{
+    desired::{Secrets, patroni::REST_USER, pgbouncer::ADMIN_USER},
+    model::{HostName, SecretText},
+    ports::{EffectError, Retry},
+};
+use reconcile_engine::switchover::Switching;
+use reconcile_hosts::Ssh;
+use reconcile_spec::{
+    ClusterSpec,
+    secrets::{PATRONI_RESTAPI, PGBOUNCER_ADMIN},
+};
+
+/// What a switchover touches.
+pub(crate) struct RealSwitching {
+    ssh: Arc<Ssh>,
+    consoles: BTreeMap<HostName, Console>,
+    patroni: BTreeMap<HostName, Endpoint>,
+    routers: BTreeMap<HostName, Endpoint>,
+    login: Login,
+}
+
+impl RealSwitching {
+    /// Nothing is connected before it is needed.
+    pub(crate) fn new(spec: &ClusterSpec, secrets: &Secrets, ssh: Arc<Ssh>) -> Self {
+        let secret = |name: &str| secrets.get(name).cloned().unwrap_or_else(|| SecretText::new(""));
+        let endpoint =
+            |address: String, host: &HostName, port| Endpoint { host: host.clone(), address, port };
+        let mut this = Self {
+            ssh,
+            consoles: BTreeMap::new(),
+            patroni: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            login: (REST_USER.to_owned(), secret(PATRONI_RESTAPI)),
+        };
+        for host in &spec.hosts {
+            let name = HostName::new(host.name.as_str());
+            let address = host.address.to_string();
+            let rest = endpoint(address.clone(), &name, spec.patroni.rest_api_port);
+            this.patroni.insert(name.clone(), rest);
+            let stats = spec.haproxy.router_ports.stats;
+            this.routers.insert(name.clone(), endpoint("127.0.0.1".to_owned(), &name, stats));
+            let console = Console {
+                host: name.clone(),
+                address,
+                port: spec.pgbouncer.ports.write,
+                user: ADMIN_USER.to_owned(),
+                password: secret(PGBOUNCER_ADMIN),
+            };
+            this.consoles.insert(name, console);
+        }
+        this
+    }
+}
+
+fn unknown(host: &HostName) -> EffectError {
+    EffectError::new(Some(host), "find the server", "it is not in the file", Retry::AfterChange)
+}
+
+impl Switching for RealSwitching {
+    async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
+        self.consoles.get(node).ok_or_else(|| unknown(node))?.pause(self.ssh.as_ref()).await
+    }
+
+    async fn resume(&self, node: &HostName) -> Result<(), EffectError> {
+        self.consoles.get(node).ok_or_else(|| unknown(node))?.resume(self.ssh.as_ref()).await
+    }
+
+    async fn request(&self, leader: &HostName, candidate: &HostName) -> Result<(), EffectError> {
+        let endpoint = self.patroni.get(leader).ok_or_else(|| unknown(leader))?;
+        let body = serde_json::json!({
+            "leader": leader.as_str(), "candidate": candidate.as_str(),
+        });
+        let (status, answer) = exchange(
+            self.ssh.as_ref(),
+            endpoint,
+            Method::POST,
+            "/switchover",
+            Some(body.to_string()),
+            Some(&self.login),
+        )
+        .await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(EffectError::new(
+            Some(leader),
+            format!("ask Patroni to hand over from {leader} to {candidate}"),
+            format!("{status}: {}", String::from_utf8_lossy(&answer).trim()),
+            Retry::Later,
+        ))
+    }
+
+    async fn is_primary(&self, member: &HostName) -> bool {
+        let Some(endpoint) = self.patroni.get(member) else { return false };
+        let answer =
+            exchange(self.ssh.as_ref(), endpoint, Method::OPTIONS, "/primary", None, None).await;
+        matches!(answer, Ok((StatusCode::OK, _)))
+    }
+
+    async fn routed_to(&self, node: &HostName, member: &HostName) -> bool {
+        let Some(endpoint) = self.routers.get(node) else { return false };
+        let answer = exchange(self.ssh.as_ref(), endpoint, Method::GET, "/;csv", None, None).await;
+        let Ok((StatusCode::OK, csv)) = answer else { return false };
+        servers_up(&String::from_utf8_lossy(&csv), "primary") == [member.to_string()]
+    }
+}
