@@ -40,7 +40,6 @@ fn drift_is_healed_by_the_next_run() {
         format!("{replica}/etcd.service"),
         "swarm/service/db-utils_pgbouncer-read".to_owned(),
         "swarm/service/db-utils_router".to_owned(),
-        "swarm/config/db-utils_router.cfg-".to_owned(),
         "role/reports".to_owned(),
         "database/reporting".to_owned(),
     ] {

@@ -217,7 +217,11 @@ fn check_quorum(
     }
     let members = &desired.etcd.members;
     let left = members.keys().filter(|member| *member != host && healthy(member)).count();
-    if members.len() > 1 && healthy(host) && left * 2 <= members.len() {
+    let counts = observed
+        .host(host)
+        .and_then(|facts| facts.etcd.present())
+        .is_some_and(|etcd| etcd.healthy || !etcd.leader_id.is_empty());
+    if members.len() > 1 && counts && left * 2 <= members.len() {
         broken("a restart leaves etcd its quorum");
     }
 }

@@ -1,6 +1,6 @@
 //! Passes until nothing is left to do, or nothing more can be done now.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use reconcile_core::{
     desired::Desired,
@@ -53,14 +53,18 @@ pub async fn converge<F: Fleet>(
     let mut passes = 0;
     let mut steps_done = 0;
     let mut failing = 0;
+    let mut previous = Vec::new();
     loop {
         passes += 1;
         listener.hear(&Event::PassStarted(passes));
-        let (last, execution) = run(fleet, desired, listener, stop).await?;
+        let (last, execution) = run(fleet, desired, listener, stop, &BTreeSet::new()).await?;
         steps_done += execution.done();
         let errors: Vec<EffectError> = execution.errors().cloned().collect();
         let stopped = stop.is_cancelled();
-        let finished = last.plan.steps.is_empty() || passes >= MAX_PASSES || stopped;
+        // The same steps again after all of them took effect: doing them a third time helps nobody.
+        let repeated = errors.is_empty() && execution.done() > 0 && previous == last.plan.steps;
+        previous.clone_from(&last.plan.steps);
+        let finished = last.plan.steps.is_empty() || passes >= MAX_PASSES || stopped || repeated;
         if errors.is_empty() {
             failing = 0;
         } else {

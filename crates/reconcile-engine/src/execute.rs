@@ -1,14 +1,14 @@
 //! Executing a plan: steps whose needs are met run at once, a failed step stops only what needs
-//! it, and the one disruptive step runs last and alone.
+//! it, and the one disruptive step runs only in a pass in which nothing else is to be done.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use reconcile_core::{
-    model::HostName,
+    model::{HostName, ObjectId},
     plan::{Plan, Step},
     ports::{EffectError, Fleet, Retry},
 };
@@ -55,6 +55,8 @@ impl Execution {
 
 /// Carries out a checked plan.
 ///
+/// Steps on objects that are `set_aside` are skipped, and so is what needs them.
+///
 /// # Cancellation
 /// After `cancel` no further step starts; those under way are waited for.
 pub async fn execute<F: Fleet>(
@@ -62,12 +64,29 @@ pub async fn execute<F: Fleet>(
     plan: &Plan,
     listener: &dyn Listener,
     cancel: &CancellationToken,
+    set_aside: &BTreeSet<ObjectId>,
 ) -> Execution {
     let mut execution = Execution::default();
-    let (last, first): (Vec<&Step>, Vec<&Step>) =
-        plan.steps.iter().partition(|step| step.impact.disruptive());
+    for step in plan.steps.iter().filter(|step| set_aside.contains(&step.object)) {
+        execution.results.insert(step.id, StepResult::Skipped);
+    }
+    let (last, first): (Vec<&Step>, Vec<&Step>) = plan
+        .steps
+        .iter()
+        .filter(|step| !set_aside.contains(&step.object))
+        .partition(|step| step.impact.disruptive());
+    let calm = first.is_empty();
     run(fleet, first, &mut execution, listener, cancel).await;
-    run(fleet, last, &mut execution, listener, cancel).await;
+    if calm {
+        run(fleet, last, &mut execution, listener, cancel).await;
+    } else {
+        // What was observed before those steps may no longer hold: the disruptive step must be
+        // planned on fresh facts.
+        for step in last {
+            execution.results.insert(step.id, StepResult::Skipped);
+            listener.hear(&Event::StepSkipped(step));
+        }
+    }
     execution
 }
 

@@ -1,11 +1,11 @@
 //! One pass: observe → plan → check → execute.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use reconcile_core::{
     check::check,
     desired::Desired,
-    model::{Observation, Observed},
+    model::{ObjectId, Observation, Observed},
     plan::{Plan, plan},
     ports::Fleet,
 };
@@ -54,8 +54,9 @@ pub async fn run<F: Fleet>(
     desired: &Desired,
     listener: &dyn Listener,
     stop: &CancellationToken,
+    set_aside: &BTreeSet<ObjectId>,
 ) -> Result<(Pass, Execution), PassError> {
     let pass = look(fleet, desired, listener).await?;
-    let execution = execute(fleet, &pass.plan, listener, stop).await;
+    let execution = execute(fleet, &pass.plan, listener, stop, set_aside).await;
     Ok((pass, execution))
 }

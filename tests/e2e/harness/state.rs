@@ -53,7 +53,8 @@ docker ps --format 'task {{.Image}} {{.Names}}' | sed -E 's/(@sha256:[0-9a-f]+)/
 true
 "#;
 
-/// The Swarm's objects, with their names in place of identifiers.
+/// The Swarm's objects, with their names in place of identifiers. (The Swarm's own `host` network is
+/// in no list.)
 const STATE_SWARM: &str = r#"set -o pipefail
 names=$( (docker network ls --no-trunc --filter scope=swarm --format '{{.ID}} {{.Name}}'
   docker config ls --format '{{.ID}} {{.Name}}'; docker secret ls --format '{{.ID}} {{.Name}}') |
@@ -64,7 +65,8 @@ for kind in config secret; do
   docker $kind ls --format "$kind {{.Name}}" | LC_ALL=C sort
 done
 docker config ls -q | while read -r id; do docker config inspect --format '{{.Spec.Name}} {{json .Spec.Labels}} {{json .Spec.Data}}' $id; done | LC_ALL=C sort
-docker service ls -q | while read -r id; do docker service inspect --format '{{json .Spec}}' $id; done | sed "$names" | LC_ALL=C sort
+docker service ls -q | while read -r id; do docker service inspect --format '{{json .Spec}}' $id; done |
+  sed -E -e "$names" -e 's/"Target":"[a-z0-9]{25}"/"Target":"host"/g' | LC_ALL=C sort
 "#;
 
 /// What the database holds. Patroni makes three roles, with salts of its own.

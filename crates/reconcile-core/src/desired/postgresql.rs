@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use reconcile_spec::{ClusterSpec, secrets};
 use serde::Serialize;
 
-use super::{SecretValues, pgbouncer};
+use super::{SecretValues, patroni, pgbouncer};
 use crate::{
     model::{Content, sha256_hex},
     scram,
@@ -90,6 +90,14 @@ pub(super) fn sql(spec: &ClusterSpec, values: &SecretValues<'_>) -> DesiredSql {
     let mut roles = BTreeMap::from([
         (pgbouncer::AUTH_ROLE.to_owned(), login(pgbouncer::AUTH_ROLE, secrets::PGBOUNCER_AUTH)),
         (PROBE_ROLE.to_owned(), login(PROBE_ROLE, secrets::RECONCILE_PROBE)),
+        (
+            patroni::REPLICATION_ROLE.to_owned(),
+            DesiredRole {
+                replication: true,
+                ..login(patroni::REPLICATION_ROLE, secrets::POSTGRES_REPLICATION)
+            },
+        ),
+        (patroni::REWIND_ROLE.to_owned(), login(patroni::REWIND_ROLE, secrets::POSTGRES_REWIND)),
     ]);
     for role in &spec.postgresql.roles {
         let desired = DesiredRole {
@@ -151,12 +159,12 @@ impl DesiredRole {
     pub fn statements(&self, name: &str, exists: bool) -> String {
         let word = |on: bool, word: &str| if on { word.to_owned() } else { format!("NO{word}") };
         let verb = if exists { "ALTER" } else { "CREATE" };
-        let password = match &self.verifier {
-            Some(verifier) => literal(&String::from_utf8_lossy(verifier.bytes())),
-            None => "NULL".to_owned(),
-        };
+        // Without a verifier of ours a password that somebody else set stays.
+        let password = self.verifier.as_ref().map_or_else(String::new, |verifier| {
+            format!(" PASSWORD {}", literal(&String::from_utf8_lossy(verifier.bytes())))
+        });
         let mut sql = format!(
-            "{verb} ROLE {} WITH {} {} {} {} {} {} CONNECTION LIMIT {} PASSWORD {password};\n",
+            "{verb} ROLE {} WITH {} {} {} {} {} {} CONNECTION LIMIT {}{password};\n",
             identifier(name),
             word(self.login, "LOGIN"),
             word(self.superuser, "SUPERUSER"),

@@ -9,6 +9,9 @@ use crate::{
     model::{HostFacts, HostName, ObjectId, Observed},
 };
 
+/// Servers further apart than this cannot trust each other's leases and certificates.
+const MAX_CLOCK_OFFSET_MS: i64 = 5_000;
+
 /// Both sides of the plan.
 pub(super) struct View<'a> {
     pub(super) desired: &'a Desired,
@@ -16,11 +19,31 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The facts of a host that may be worked on: known, and not another cluster's.
+    /// The facts of a host that may be worked on: known and fit. One that is not fit is as good as
+    /// unknown, so nothing is founded around it and nothing is done on it.
     pub(super) fn host(&self, host: &HostName) -> Option<&'a HostFacts> {
-        self.observed.host(host).filter(|facts| {
-            facts.manifest.cluster.as_ref().is_none_or(|name| *name == self.desired.cluster)
-        })
+        self.observed.host(host).filter(|facts| self.unfit(facts).is_none())
+    }
+
+    /// Why nothing may be done on a server.
+    pub(super) fn unfit(&self, facts: &HostFacts) -> Option<HoldReason> {
+        if let Some(other) =
+            facts.manifest.cluster.as_ref().filter(|name| **name != self.desired.cluster)
+        {
+            return Some(HoldReason::Foreign(format!("the server belongs to cluster {other}")));
+        }
+        if facts.os.id != "debian" && facts.os.id != "ubuntu" {
+            let os = format!("{} {} is not Debian or Ubuntu", facts.os.id, facts.os.version);
+            return Some(HoldReason::Impossible(os));
+        }
+        if facts.clock_offset_ms.abs() > MAX_CLOCK_OFFSET_MS {
+            #[expect(clippy::cast_precision_loss, reason = "shown to one decimal")]
+            let seconds = facts.clock_offset_ms as f64 / 1000.0;
+            return Some(HoldReason::NeedsPerson(format!(
+                "its clock is {seconds:.1} s off; start a time service such as chrony"
+            )));
+        }
+        None
     }
 }
 
@@ -85,6 +108,13 @@ pub(super) struct Drafts {
 impl Drafts {
     pub(super) fn step(&mut self, draft: Draft) {
         self.steps.push(draft);
+    }
+    /// Whether a step is held by something that it needs, as far as is known by now.
+    pub(super) fn blocked(&self, step: &Draft) -> bool {
+        step.needs.iter().any(|need| {
+            self.held.iter().any(|held| held.object == *need)
+                || self.steps.iter().any(|other| other.object == *need && self.blocked(other))
+        })
     }
     pub(super) fn hold(&mut self, object: ObjectId, reason: HoldReason) {
         self.held.push(Held { object, reason });

@@ -244,8 +244,9 @@ pub(super) fn restart_forbidden(view: &View<'_>, host: &HostName) -> Option<Hold
     if let Some(reason) = facts.etcd.reason() {
         return Some(HoldReason::Unknown(reason.to_owned()));
     }
-    // A member that is known not to be healthy takes nothing away, and its file may be the cause.
-    if !member(view, host).is_some_and(|etcd| etcd.healthy) {
+    // A member that does not run or sees no leader takes nothing away, and its file may be the
+    // cause. One that only says that it is not healthy may be slow and still hold the quorum.
+    if !member(view, host).is_some_and(|etcd| etcd.healthy || !etcd.leader_id.is_empty()) {
         return None;
     }
     let others = members.keys().filter(|member| *member != host);

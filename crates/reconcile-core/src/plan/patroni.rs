@@ -34,6 +34,8 @@ pub(super) fn cluster<'a>(view: &View<'a>) -> Cluster<'a> {
     });
     let primary = primaries.next();
     let split = primaries.next().is_some();
+    // Where two say so, nobody is asked and nothing is written.
+    let primary = primary.filter(|_| !split);
     let unknown = patroni.members.keys().find(|host| view.host(host).is_none());
     let populated = facts().any(|(_, facts)| {
         facts.data_dirs.get(&patroni.data_dir).is_some_and(|directory| directory.populated)
@@ -139,11 +141,11 @@ fn goal(
     host: &HostName,
     populated: bool,
 ) -> Result<PatroniGoal, HoldReason> {
+    if cluster.primary.is_some_and(|(primary, _)| primary != host) {
+        return Ok(PatroniGoal::Replica);
+    }
     if populated {
         return Ok(PatroniGoal::Either);
-    }
-    if cluster.primary.is_some() {
-        return Ok(PatroniGoal::Replica);
     }
     if let Some(unknown) = cluster.unknown {
         return Err(HoldReason::Unknown(format!(

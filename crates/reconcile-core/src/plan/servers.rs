@@ -18,13 +18,11 @@ use crate::{
 /// Below this much free space nothing is installed: the packages of a whole server take about
 /// 400 MB, and a full root file system takes the database down.
 const MIN_FREE_BYTES: u64 = 1 << 30;
-/// Servers further apart than this cannot trust each other's leases and certificates.
-const MAX_CLOCK_OFFSET_MS: i64 = 5_000;
 
 /// Plans the claims of what other steps are about to make; comes after all others.
 pub(super) fn plan_claims(view: &View<'_>, drafts: &mut Drafts) {
     for (name, server) in &view.desired.servers {
-        if let Some(facts) = view.host(name).filter(|facts| unfit(view, facts).is_none()) {
+        if let Some(facts) = view.host(name) {
             plan_claim(view, name, server, facts, drafts);
         }
     }
@@ -35,10 +33,11 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     for (name, server) in &view.desired.servers {
         match view.observed.hosts.get(name) {
             Some(Observation::Known(facts)) => {
-                if let Some(reason) = unfit(view, facts) {
+                if let Some(reason) = view.unfit(facts) {
                     drafts.hold(ObjectId::Host(name.clone()), reason);
                 } else {
                     plan_packages(view, name, server, facts, drafts);
+                    plan_engine(name, server, facts, drafts);
                     for file in server.files.values() {
                         plan_file(view, name, file, facts, drafts);
                     }
@@ -53,27 +52,6 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
             }
         }
     }
-}
-
-/// Why nothing may be done on a server.
-fn unfit(view: &View<'_>, facts: &HostFacts) -> Option<HoldReason> {
-    if let Some(other) =
-        facts.manifest.cluster.as_ref().filter(|name| **name != view.desired.cluster)
-    {
-        return Some(HoldReason::Foreign(format!("the server belongs to cluster {other}")));
-    }
-    if facts.os.id != "debian" && facts.os.id != "ubuntu" {
-        let os = format!("{} {} is not Debian or Ubuntu", facts.os.id, facts.os.version);
-        return Some(HoldReason::Impossible(os));
-    }
-    if facts.clock_offset_ms.abs() > MAX_CLOCK_OFFSET_MS {
-        #[expect(clippy::cast_precision_loss, reason = "shown to one decimal")]
-        let seconds = facts.clock_offset_ms as f64 / 1000.0;
-        return Some(HoldReason::NeedsPerson(format!(
-            "its clock is {seconds:.1} s off; start a time service such as chrony"
-        )));
-    }
-    None
 }
 
 /// Files that already are as desired but unclaimed become ours without being written, and a
@@ -117,6 +95,24 @@ fn plan_claim(
         )
         .change("manifest", None, Some(named)),
     );
+}
+
+/// An engine that we installed and that does not answer was not started yet: a run was cut off
+/// between the two, or it was stopped since.
+fn plan_engine(name: &HostName, server: &DesiredServer, facts: &HostFacts, drafts: &mut Drafts) {
+    let ours = facts.manifest.claims(ClaimKind::Package, ENGINE_PACKAGE);
+    if server.swarm == SwarmRole::None || facts.docker.reason().is_none() || !ours {
+        return;
+    }
+    let unit = "docker.service".to_owned();
+    let action = HostAction::Unit { unit: unit.clone(), verb: UnitVerb::Start, enable: true };
+    drafts.step(Draft::new(
+        ObjectId::Unit(name.clone(), unit),
+        Verb::Start,
+        "the engine does not answer",
+        120,
+        Action::Host(name.clone(), action),
+    ));
 }
 
 fn plan_packages(
@@ -278,6 +274,10 @@ fn plan_file(
         Draft::new(object, verb, reason, 60, Action::Host(name.clone(), action)).impact(impact);
     if !managed.before_packages {
         draft = draft.needs([ObjectId::Packages(name.clone())]);
+    }
+    if fact.is_some() && file.path == crate::desired::patroni::CONFIG {
+        let roles = super::sql::INITIAL_ROLES;
+        draft = draft.needs(roles.map(|role| ObjectId::Role(role.to_owned())));
     }
     drafts.step(describe(draft, managed, fact));
 }

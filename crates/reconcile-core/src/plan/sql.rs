@@ -9,7 +9,7 @@ use super::{
 use crate::{
     action::{Action, HostAction},
     desired::{
-        patroni::SOCKET_DIR,
+        patroni::{self, SOCKET_DIR},
         pgbouncer,
         postgresql::{self, DesiredDatabase, DesiredRole, PROBE_DATABASE, PROBE_ROLE, identifier},
     },
@@ -17,6 +17,9 @@ use crate::{
         Content, DatabaseFact, HostName, ObjectId, Observation, RoleFact, SqlFacts, sha256_hex,
     },
 };
+
+/// Roles that Patroni's bootstrap makes.
+pub(super) const INITIAL_ROLES: [&str; 2] = [patroni::REPLICATION_ROLE, patroni::REWIND_ROLE];
 
 /// Where statements run and what is there.
 struct Target<'a> {
@@ -32,6 +35,11 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let Some(target) = target(view, drafts) else { return };
     let sql = &view.desired.sql;
     for (name, role) in &sql.roles {
+        // Patroni makes these two when it initialises the database; after that they are kept here,
+        // so that a new password reaches the catalogue before the replicas use it.
+        if target.fresh && INITIAL_ROLES.contains(&name.as_str()) {
+            continue;
+        }
         plan_role(&target, name, role, drafts);
     }
     for (name, database) in &sql.databases {
@@ -73,10 +81,7 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
 fn target<'a>(view: &View<'a>, drafts: &mut Drafts) -> Option<Target<'a>> {
     let patroni = &view.desired.patroni;
     let cluster = super::patroni::cluster(view);
-    if let Some((host, fact)) = cluster.primary {
-        if fact.paused {
-            return None;
-        }
+    if let Some((host, _)) = cluster.primary {
         let port = patroni.members.get(host)?.postgresql_port;
         return match &view.host(host)?.sql {
             Observation::Known(Some(facts)) => {

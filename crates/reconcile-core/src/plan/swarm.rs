@@ -370,7 +370,7 @@ fn plan_services(
         .nodes
         .iter()
         .map(|(host, _)| host)
-        .filter(|host| drafts.steps.iter().any(|step| enters(step, host)))
+        .filter(|host| drafts.steps.iter().any(|step| enters(step, host) && !drafts.blocked(step)))
         .collect();
     let tasks = facts.map_or(0, |facts| facts.nodes.values().filter(up).count()) + entering.len();
     for spec in &view.desired.swarm.services {
@@ -389,7 +389,7 @@ fn plan_services(
                 let reason = "a service of that name exists without our label".to_owned();
                 drafts.hold(object, HoldReason::Foreign(reason));
             }
-            Some(fact) => plan_service(manager, spec, fact, tasks, drafts),
+            Some(fact) => plan_service(manager, spec, fact, tasks - entering.len(), drafts),
         }
     }
 }
@@ -450,6 +450,21 @@ fn plan_service(
 ) {
     let object = ObjectId::Service(spec.name.clone());
     let changes = service_changes(&spec, &fact.spec);
+    if matches!(fact.update_state.as_str(), "updating" | "rollback_started") {
+        let action = SwarmAction::AwaitService { name: spec.name.clone(), tasks };
+        let why = "Docker is still replacing its tasks";
+        let action = Action::Swarm(manager.clone(), action);
+        drafts.step(Draft::new(object, Verb::Await, why, 600, action));
+        return;
+    }
+    if matches!(fact.update_state.as_str(), "paused" | "rollback_paused") && changes.is_empty() {
+        let reason = format!(
+            "Docker paused its update: some tasks are still the old ones; docker service update --force {} goes on",
+            spec.name
+        );
+        drafts.hold(object, HoldReason::NeedsPerson(reason));
+        return;
+    }
     if changes.is_empty() {
         let running = fact.tasks.iter().filter(|task| task.state == "running").count();
         if running < tasks {

@@ -77,6 +77,9 @@ else
   sync -- "$N" || fail later "cannot sync $N"
   # Once more, as late as can be.
   [ "$(digest "$P")" = "$now" ] || fail after-change "$P is being changed by somebody else right now"
+  # From here on the work is finished even if nobody listens any more: a service must not be left
+  # on the old file.
+  trap '' PIPE HUP INT TERM
   mv -fT -- "$N" "$P" && sync -- "$D" || fail later "cannot replace $P"
 fi
 "#,

@@ -166,6 +166,9 @@ fn claim_lines(cluster: Option<&str>, claims: &[Claim]) -> String {
 
 /// SQL as the operating-system user `postgres`. Errors are terse: the longer form quotes the
 /// statement, which may hold a verifier.
+/// Verifiers in statements must not reach the server's own log.
+const QUIET: &[u8] = b"SET log_statement = 'none'; SET log_min_error_statement = 'panic'; SET log_min_duration_statement = -1;\n";
+
 fn run_sql(socket_dir: &str, port: u16, database: &str, sql: &[u8]) -> String {
     format!(
         "at 'running SQL'\n\
@@ -184,7 +187,7 @@ fn run_sql(socket_dir: &str, port: u16, database: &str, sql: &[u8]) -> String {
          *'onnection refused'*|*'No such file'*|*'starting up'*|*'shutting down'*|*'not yet accepting'*|*terminat*)\n\
          fail later \"PostgreSQL does not take connections: $why\" ;;\n\
          *) fail after-change \"$why\" ;;\nesac\n",
-        sql = base64_lines(sql),
+        sql = base64_lines(&[QUIET, sql].concat()),
         dir = quote(socket_dir),
         database =
             quote(&format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"))),

@@ -78,6 +78,8 @@ const INSTALL: &str = r#"if [ "$need" ]; then
       fail after-change "no package source of this server has:$lacks"
     fi
   fi
+  # From here on the work is finished even if nobody listens any more.
+  trap '' PIPE HUP INT TERM
   guard
   at "apt-get install$need"
   tries=0
@@ -101,7 +103,7 @@ fi
 "#;
 
 /// `quiet UNIT HAD` stops and disables a unit that a package brought, unless it ran before the
-/// package was ours, or is a unit whose file we wrote.
+/// package was ours.
 const QUIET: &str = r#"lively() {
   case $(show "$1" UnitFileState) in enabled|enabled-runtime) return 0 ;; esac
   case $(show "$1" ActiveState) in active|activating|reloading) return 0 ;; esac
@@ -110,7 +112,6 @@ const QUIET: &str = r#"lively() {
 quiet() {
   lively "$1" || return 0
   [ "$2" = 0 ] || [ "$resumed" = 1 ] || return 0
-  ! claimed file "$(show "$1" FragmentPath)" || return 0
   at "silencing $1"
   timeout -k 5 "$(left)" systemctl disable --now -- "$1" >"$T/apt" 2>&1 || why "$?" "systemctl disable --now $1"
 }

@@ -61,7 +61,13 @@ pub(super) fn start(
     let of_dir = if of_dir.is_empty() {
         String::new()
     } else {
-        format!("populated {} || {}", quote(data_dir), claim_lines(None, &of_dir))
+        // Data that came there since the plan was made is somebody else's.
+        format!(
+            "if populated {dir}; then\n  claimed data-dir {dir} || fail after-change {foreign}\nelse\n{claims}fi\n",
+            dir = quote(data_dir),
+            foreign = quote(&format!("{data_dir} holds data that reconcile did not put there")),
+            claims = claim_lines(None, &of_dir),
+        )
     };
     format!(
         r#"{ASK}{POPULATED}E={endpoint}

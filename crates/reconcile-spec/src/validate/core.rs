@@ -155,7 +155,7 @@ pub(super) fn patroni(rules: &mut Rules<'_>, patroni: Option<&v1alpha1::Patroni>
         ),
         failsafe_mode: failsafe_mode.unwrap_or(true),
         use_pg_rewind: use_pg_rewind.unwrap_or(true),
-        synchronous: synchronous_of(rules, synchronous.as_ref()),
+        synchronous: synchronous_of(rules, synchronous.as_ref(), package.as_deref()),
         rest_api_port: rest_api_port.unwrap_or(8008),
         watchdog: match watchdog {
             Some(v1alpha1::Watchdog::Off) => Watchdog::Off,
@@ -198,6 +198,7 @@ fn time_rule(rules: &mut Rules<'_>, ttl: u32, loop_wait: u32, retry_timeout: u32
 fn synchronous_of(
     rules: &mut Rules<'_>,
     synchronous: Option<&v1alpha1::Synchronous>,
+    version: Option<&str>,
 ) -> Synchronous {
     let none = v1alpha1::Synchronous::default();
     let v1alpha1::Synchronous { mode, strict, node_count } = synchronous.unwrap_or(&none);
@@ -206,6 +207,19 @@ fn synchronous_of(
         Some(v1alpha1::SynchronousMode::On) => SynchronousMode::On,
         Some(v1alpha1::SynchronousMode::Quorum) => SynchronousMode::Quorum,
     };
+    let patroni_4 = version.is_some_and(|version| {
+        version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse::<u32>().ok())
+            >= Some(4)
+    });
+    if mode == SynchronousMode::Quorum && !patroni_4 {
+        rules.push(
+            Fault::error(
+                "spec.patroni.synchronous.mode",
+                "`quorum` needs Patroni 4; an older one takes it for `off` without a word, and acknowledged writes can be lost",
+            )
+            .help("write `mode: \"on\"`, or pin `patroni.version` to 4 or later"),
+        );
+    }
     if mode == SynchronousMode::Off && *strict == Some(true) {
         rules.push(
             Fault::error(

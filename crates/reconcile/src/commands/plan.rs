@@ -1,6 +1,6 @@
 //! `reconcile plan` and `reconcile apply`.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use reconcile_core::plan::{Plan, text};
 use reconcile_engine::{Event, Journal, Listener as _, execute, look};
@@ -93,7 +93,8 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     let journal = Journal::open(&folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
     journal.hear(&Event::Planned(&plan));
-    let execution = execute::execute(&prepared.fleet, &plan, &journal, &stop).await;
+    let execution =
+        execute::execute(&prepared.fleet, &plan, &journal, &stop, &BTreeSet::new()).await;
     output::print(&format!("{} of {} steps done\n", execution.done(), plan.steps.len()))?;
     Ok(if execution.done() < plan.steps.len() {
         Outcome::Failed

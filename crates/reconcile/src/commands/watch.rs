@@ -51,8 +51,14 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let prepared = prepare(spec, &first.base)?;
     resume_what_was_left(&prepared, &folder, &journal).await?;
     drop(prepared);
-    let mut source =
-        FileSource { cli, seen: None, secrets: Vec::new(), dirty, following: Follow::default() };
+    let mut source = FileSource {
+        cli,
+        cluster: spec.name.to_string(),
+        seen: None,
+        secrets: Vec::new(),
+        dirty,
+        following: Follow::default(),
+    };
     let rhythm = Rhythm {
         interval: Duration::from_secs(cli.interval),
         poll: POLL,
@@ -69,6 +75,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
 /// The desired-state file and the secrets file, by their content.
 struct FileSource<'a> {
     cli: &'a Cli,
+    cluster: String,
     seen: Option<String>,
     /// The secrets file, once it is known.
     secrets: Vec<PathBuf>,
@@ -130,7 +137,15 @@ impl Source for FileSource<'_> {
             return Refresh::Unchanged;
         }
         let loaded = source::read(self.cli).and_then(|source| {
-            let spec = source.clusters.first().ok_or_else(|| Failure::new("no cluster"))?;
+            // The lock and the journal are those of the cluster that the watch began with.
+            let spec = source
+                .clusters
+                .iter()
+                .find(|spec| spec.name.as_str() == self.cluster)
+                .filter(|_| source.clusters.len() == 1)
+                .ok_or_else(|| {
+                    Failure::new(format!("the file is no longer of cluster {} alone", self.cluster))
+                })?;
             if let SecretsSource::File(path) = &spec.secrets {
                 self.secrets = vec![source::resolve(&source.base, path)];
             }
