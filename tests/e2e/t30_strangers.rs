@@ -70,7 +70,7 @@ fn strangers_are_held_and_not_touched_while_all_else_proceeds() {
     assert!(ran.stdout.contains("belongs to nobody known"), "the holds are not told\n{ran}");
     nothing_of_ours_runs(&lab);
 
-    lab.sh(one, "rm -rf /var/lib/postgresql/15/main/* /var/lib/etcd/member");
+    lab.sh(one, "rm -rf /var/lib/postgresql/15 /var/lib/etcd/member");
     lab.sh(two, "systemctl stop stranger; docker swarm leave --force");
     lab.sh(three, "rm /etc/default/etcd");
     let ran = lab.reconcile(&spec, &[]).expect(0).says("and serves");

@@ -136,7 +136,11 @@ pub(super) fn start_etcd(data_dir: &str, state: &str, claims: &[Claim]) -> Strin
 at 'starting etcd'
 ! populated "$D" || fail soon "$D holds data by now: this member was started before"
 loaded {ETCD_UNIT} || fail after-change '{ETCD_UNIT} does not exist on this server'
-{claims}mkdir -p -m 0755 "${{E%/*}}" && printf '%s\n' {line} >"$E" || fail later "cannot write $E"
+{claims}# An empty directory that somebody else left would let the member fail without a word.
+if id -u etcd >/dev/null 2>&1; then
+  mkdir -p -m 0700 -- "$D" && chown etcd:etcd -- "$D" || fail later "cannot make $D the member's own"
+fi
+mkdir -p -m 0755 "${{E%/*}}" && printf '%s\n' {line} >"$E" || fail later "cannot write $E"
 boot {ETCD_UNIT} 1
 systemctl reset-failed {ETCD_UNIT} 2>/dev/null || :
 act --no-block start -- {ETCD_UNIT}
