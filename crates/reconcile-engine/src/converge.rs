@@ -18,7 +18,9 @@ use crate::{
 const MAX_PASSES: u32 = 25;
 /// Passes with errors in a row before giving up; `--watch` never gives up.
 const MAX_FAILING: u32 = 2;
-/// Pause after a pass with errors.
+/// Passes with the very same steps in a row, each of which took effect, before giving up: 20 s.
+const MAX_REPEATS: u32 = 10;
+/// Pause after a pass with errors, or with the same steps as the one before.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// How a run ended.
@@ -54,6 +56,7 @@ pub async fn converge<F: Fleet>(
     let mut steps_done = 0;
     let mut failing = 0;
     let mut previous = Vec::new();
+    let mut repeats = 0;
     loop {
         passes += 1;
         listener.hear(&Event::PassStarted(passes));
@@ -61,10 +64,13 @@ pub async fn converge<F: Fleet>(
         steps_done += execution.done();
         let errors: Vec<EffectError> = execution.errors().cloned().collect();
         let stopped = stop.is_cancelled();
-        // The same steps again after all of them took effect: doing them a third time helps nobody.
+        // The same steps again after all of them took effect: the world may be slow to show it (what
+        // Patroni tells of others is up to `loop_wait` old), so look again a few times, calmly.
         let repeated = errors.is_empty() && execution.done() > 0 && previous == last.plan.steps;
+        repeats = if repeated { repeats + 1 } else { 0 };
         previous.clone_from(&last.plan.steps);
-        let finished = last.plan.steps.is_empty() || passes >= MAX_PASSES || stopped || repeated;
+        let finished =
+            last.plan.steps.is_empty() || passes >= MAX_PASSES || stopped || repeats >= MAX_REPEATS;
         if errors.is_empty() {
             failing = 0;
         } else {
@@ -76,7 +82,7 @@ pub async fn converge<F: Fleet>(
         if finished || hopeless {
             return Ok(Converged { last, errors, steps_done, passes, stopped });
         }
-        if !errors.is_empty() {
+        if !errors.is_empty() || repeated {
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = stop.cancelled() => {}
