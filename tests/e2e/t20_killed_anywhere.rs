@@ -7,6 +7,8 @@ use crate::harness::{Lab, normalised, same, seconds};
 
 /// In continuous integration; the issue wants ten once.
 const KILLS: u32 = 2;
+/// Steps of the first pass, less the last few.
+const STEPS: usize = 48;
 
 #[test]
 fn a_killed_run_is_finished_by_the_next() {
@@ -22,20 +24,33 @@ fn a_killed_run_is_finished_by_the_next() {
     println!("RECONCILE_SEED={seed}, a run left alone took {}", seconds(whole));
     let mut random = Random(seed);
     for round in 1..=kills {
-        // From the first two seconds on, which only connect, to four fifths of the way.
-        let latest = (whole.as_secs_f64() * 0.8).max(3.0);
-        let moment = Duration::from_secs_f64(2.0 + random.fraction() * (latest - 2.0));
-        lab.reset();
-        let killed = lab.start(&spec, &[]).kill_after(moment);
-        let done = killed.stderr.lines().filter(|line| line.starts_with("  ok ")).count();
+        let killed = if round % 2 == 1 {
+            // Any moment, from the first two seconds on, which only connect, to four fifths of the way.
+            let latest = (whole.as_secs_f64() * 0.8).max(3.0);
+            let moment = Duration::from_secs_f64(2.0 + random.fraction() * (latest - 2.0));
+            lab.reset();
+            println!("kill {round} after {}", seconds(moment));
+            lab.start(&spec, &[]).kill_when(|age, _| age >= moment)
+        } else {
+            // Half of the time goes by in apt; this hits all that happens in the other half.
+            let step = 1 + random.below(STEPS);
+            lab.reset();
+            println!("kill {round} after {step} steps");
+            lab.start(&spec, &[]).kill_when(|_, told| steps_done(told) >= step)
+        };
         let last = killed.stderr.lines().last().unwrap_or("nothing").trim().to_owned();
-        println!("kill {round} after {}: {done} steps done, last word `{last}`", seconds(moment));
+        println!("  {} steps done, last word `{last}`", steps_done(&killed.stderr));
         let ran = lab.reconcile(&spec, &[]).expect(0).says("and serves");
         println!("  finished by the next run in {}", seconds(ran.took));
         let what = format!("RECONCILE_SEED={seed}: kill {round} left another end state\n{killed}");
         same(&what, &reference, &normalised(&lab));
         lab.reconcile(&spec, &["plan", "--exit-code"]).expect(0);
     }
+}
+
+/// Progress lines of steps that took effect.
+fn steps_done(told: &str) -> usize {
+    told.lines().filter(|line| line.starts_with("  ok ")).count()
 }
 
 /// The end state and duration of a run that was left alone: t10's, unless the lab's secrets or the
@@ -75,5 +90,10 @@ impl Random {
     /// From 0 to 1.
     fn fraction(&mut self) -> f64 {
         f64::from(u32::try_from(self.next() >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+    }
+
+    /// Less than a bound.
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() >> 33).unwrap_or(0) % bound
     }
 }

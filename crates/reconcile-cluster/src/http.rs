@@ -78,11 +78,12 @@ pub async fn exchange(
                 .map_err(|error| fail(error.to_string(), Retry::Soon))?;
             Ok((status, body.to_bytes()))
         };
-        // The connection must be driven while the answer is awaited, and ends with it.
-        tokio::select! {
-            answer = answer => answer,
-            _ended = connection => Err(fail("the connection ended early".to_owned(), Retry::Soon)),
-        }
+        // The connection must be driven while the answer is awaited. Patroni closes it with the
+        // answer, so its end is no news; a broken one shows as an error of the answer.
+        let driver = tokio::spawn(async { drop(connection.await) });
+        let answer = answer.await;
+        driver.abort();
+        answer
     };
     tokio::time::timeout(ANSWER, work).await.unwrap_or_else(|_| {
         Err(fail(format!("no answer within {} s", ANSWER.as_secs()), Retry::Later))

@@ -92,8 +92,9 @@ impl Lab {
         };
         let text = text.replace(prefix, &format!("{a}.{b}.{c}.")).replace("../.lab/lab/", "");
         let lines = text.lines().filter(|line| there(line)).map(|line| format!("{line}\n"));
-        // By default an update of three tasks watches each for 20 s and rests for 10 s.
-        let quick = "  swarm:\n    deploy: { update: { delay: 1s, monitor: 5s } }\n";
+        // By default an update lets each of three tasks drain for 28 s, watches it for 20 s and
+        // rests for 10 s.
+        let quick = "  swarm:\n    deploy:\n      stopGracePeriod: 5s\n      update: { delay: 1s, monitor: 5s }\n";
         lines.chain([quick.to_owned()]).collect()
     }
 

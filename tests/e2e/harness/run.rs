@@ -101,6 +101,11 @@ impl Pipe {
         Self { text, reader }
     }
 
+    fn so_far(&self) -> String {
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     fn whole(self) -> String {
         self.reader.join().expect("the reader only reads");
         let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,9 +138,9 @@ impl Job {
         self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
-    /// SIGKILL after this time from its start, unless it ended before.
-    pub(crate) fn kill_after(mut self, time: Duration) -> Ran {
-        while self.runs() && self.started.elapsed() < time {
+    /// SIGKILL as soon as `now` says so of its age and what it told, unless it ended before.
+    pub(crate) fn kill_when(mut self, now: impl Fn(Duration, &str) -> bool) -> Ran {
+        while self.runs() && !now(self.started.elapsed(), &self.stderr.so_far()) {
             sleep(TICK);
         }
         // It may have ended in this moment.

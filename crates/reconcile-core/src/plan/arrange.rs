@@ -24,6 +24,7 @@ pub(super) fn arrange(drafts: Drafts, policy: &Policy) -> (Vec<Step>, Vec<Held>)
             steps.drain(..).map(|step| Held { object: step.object, reason: reason.clone() }),
         );
     }
+    hold_impact_on_doubt(&mut steps, &mut held);
     hold_dependents(&mut steps, &mut held);
     hold_second_disruption(&mut steps, &mut held);
     hold_dependents(&mut steps, &mut held);
@@ -89,6 +90,25 @@ fn hold_dependents(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
             }
         }
     }
+}
+
+/// While a server is unknown, or there are servers that the file does not name, nothing that runs is
+/// changed: the unknown one may be the primary, and new routes and rules would cut it off.
+fn hold_impact_on_doubt(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
+    let doubt = held.iter().find(|held| {
+        matches!(
+            (&held.object, &held.reason),
+            (ObjectId::Host(_), HoldReason::Unknown(_)) | (ObjectId::EtcdCluster, _)
+        )
+    });
+    let Some(doubt) = doubt.map(|held| held.object.clone()) else { return };
+    let (stay, go): (Vec<_>, Vec<_>) =
+        std::mem::take(steps).into_iter().partition(|step| step.impact == super::Impact::None);
+    *steps = stay;
+    held.extend(
+        go.into_iter()
+            .map(|step| Held { object: step.object, reason: HoldReason::WaitsFor(doubt.clone()) }),
+    );
 }
 
 /// Lets only the first disruptive step through: afterwards the world is observed anew.

@@ -77,9 +77,31 @@ fn foreign(view: &View<'_>, facts: &HostFacts) -> Option<String> {
     }
 }
 
+/// A member that the file does not name, or names otherwise: a server was removed from the file,
+/// renamed, or given another address.
+fn stray_member(view: &View<'_>, cluster: &Cluster<'_>) -> Option<HoldReason> {
+    let members = &view.desired.etcd.members;
+    cluster.voice?.members.iter().find_map(|member| {
+        let known = members.iter().find(|(_, desired)| member.peer_urls.contains(&desired.peer_url));
+        let named = known.is_some_and(|(host, _)| {
+            member.name.is_empty() || member.name == host.as_str()
+        });
+        (!named).then(|| {
+            HoldReason::NeedsPerson(format!(
+                "it has a member {} at {} that the file does not name so; removing, renaming and moving servers is not done by this release",
+                member.name,
+                member.peer_urls.join(", ")
+            ))
+        })
+    })
+}
+
 /// Plans etcd.
 pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let cluster = cluster(view);
+    if let Some(reason) = stray_member(view, &cluster) {
+        drafts.hold(ObjectId::EtcdCluster, reason);
+    }
     for host in view.desired.etcd.members.keys() {
         if let Some(facts) = view.host(host) {
             plan_member(view, &cluster, host, facts, drafts);

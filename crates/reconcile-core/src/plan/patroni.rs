@@ -96,7 +96,7 @@ fn plan_member(
     }
     if let Some(fact) = fact.filter(|fact| fact.pending_restart && !fact.paused) {
         let reason = format!(
-            "a parameter of {} waits for a restart of PostgreSQL, which this release leaves to you: patronictl restart {} {host}",
+            "a parameter of {} waits for a restart of PostgreSQL, which this release leaves to you, replicas first: sudo -u postgres patronictl -c {CONFIG} restart {} {host}",
             fact.scope, fact.scope
         );
         drafts.hold(object, HoldReason::NeedsPerson(reason));
@@ -245,6 +245,22 @@ fn patch(desired: &Value, observed: &Value) -> Option<Value> {
     }
 }
 
+/// The desired configuration with null for every PostgreSQL parameter that is set and not desired:
+/// Patroni removes those. All parameters are the file's; other keys that we do not set are left alone.
+fn with_removals(desired: &Value, observed: &Value) -> Value {
+    let mut desired = desired.clone();
+    let path = "/postgresql/parameters";
+    let set = observed.pointer(path).and_then(Value::as_object);
+    if let (Some(wanted), Some(set)) =
+        (desired.pointer_mut(path).and_then(Value::as_object_mut), set)
+    {
+        for name in set.keys() {
+            wanted.entry(name.clone()).or_insert(Value::Null);
+        }
+    }
+    desired
+}
+
 /// Scalars by their text: Patroni takes `300` and `"300"`, `true` and `"on"` for the same.
 fn plain(value: &Value) -> String {
     match value {
@@ -257,6 +273,11 @@ fn plain(value: &Value) -> String {
 
 fn plan_config(view: &View<'_>, cluster: &Cluster<'_>, drafts: &mut Drafts) {
     let Some((host, fact)) = cluster.primary else { return };
+    if fact.paused {
+        let reason = "Patroni is paused: nobody takes over when the primary fails; `patronictl resume` ends it".to_owned();
+        drafts.hold(ObjectId::PatroniConfig, HoldReason::Paused(reason));
+        return;
+    }
     let Some(config) = fact.config.as_deref() else {
         let reason = format!("Patroni on {host} did not tell its configuration");
         drafts.hold(ObjectId::PatroniConfig, HoldReason::Unknown(reason));
@@ -267,12 +288,10 @@ fn plan_config(view: &View<'_>, cluster: &Cluster<'_>, drafts: &mut Drafts) {
         drafts.hold(ObjectId::PatroniConfig, HoldReason::Unknown(reason));
         return;
     };
-    let Some(patch) = patch(&view.desired.patroni.config, &observed) else { return };
-    if fact.paused {
-        let reason = "Patroni is paused; somebody works on it".to_owned();
-        drafts.hold(ObjectId::PatroniConfig, HoldReason::Paused(reason));
+    let Some(patch) = patch(&with_removals(&view.desired.patroni.config, &observed), &observed)
+    else {
         return;
-    }
+    };
     let mut draft = Draft::new(
         ObjectId::PatroniConfig,
         Verb::Update,

@@ -259,6 +259,11 @@ fn misplaced(facts: Option<&SwarmFacts>, node_id: &str, role: SwarmRole) -> Opti
             facts.cluster_id
         )));
     };
+    if node.availability != "active" {
+        let reason =
+            format!("somebody set it to {}: no task of ours runs there", node.availability);
+        return Some(HoldReason::Paused(reason));
+    }
     let wanted = role == SwarmRole::Manager;
     (node.manager != wanted).then(|| {
         let is = if node.manager { "manager" } else { "worker" };

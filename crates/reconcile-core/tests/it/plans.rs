@@ -6,8 +6,8 @@ use reconcile_core::{
     action::{Action, HostAction},
     check::check,
     desired::Desired,
-    model::ObjectId,
-    plan::{Plan, plan, text},
+    model::{ObjectId, Observation},
+    plan::{Impact, Plan, plan, text},
 };
 use reconcile_sim::{DataDir, Reach, World, fixture};
 
@@ -163,4 +163,39 @@ fn an_object_is_held_or_changed_never_both() {
     let plan = checked(&desired, &world);
     assert_eq!(plan.steps, []);
     assert_eq!(plan.held.len(), 1, "{:?}", plan.held);
+}
+
+/// A file of a service that is stopped disturbs nobody: all servers get it at once.
+#[test]
+fn a_stopped_service_is_not_disturbed_by_its_file() {
+    let mut world = World::converged(&three());
+    for server in world.servers.values_mut() {
+        server.units.get_mut("etcd.service").unwrap().running = false;
+    }
+    world.settle();
+    let desired = fixture::desire(&fixture::spec(3, 0, |spec| spec.etcd.heartbeat_ms = 150));
+    let plan = checked(&desired, &world);
+    let files: Vec<_> =
+        plan.steps.iter().filter(|step| matches!(step.object, ObjectId::File(..))).collect();
+    assert_eq!(files.len(), 3, "{}", text(&plan, true));
+    assert!(files.iter().all(|step| step.impact == Impact::None));
+}
+
+/// On a server of ours somebody has started a Patroni of another scope.
+#[test]
+fn a_patroni_of_another_scope_is_held_and_nothing_is_asked_of_it() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |spec| spec.patroni.ttl = 45));
+    let mut observed = World::converged(&three()).observe(&desired);
+    let first = observed.hosts.values_mut().next().unwrap();
+    let Observation::Known(facts) = first else { panic!("it is known") };
+    let Observation::Known(Some(patroni)) = &mut facts.patroni else { panic!("it is known") };
+    "theirs".clone_into(&mut patroni.scope);
+    let plan = plan(&desired, &observed);
+    assert_eq!(check(&desired, &observed, &plan), []);
+    let asked = plan.steps.iter().any(|step| {
+        matches!(step.action, Action::Patroni(..) | Action::Host(_, HostAction::Sql { .. }))
+    });
+    assert!(!asked, "{}", text(&plan, true));
+    let held = plan.held.iter().any(|held| matches!(held.object, ObjectId::PatroniMember(_)));
+    assert!(held, "{}", text(&plan, true));
 }

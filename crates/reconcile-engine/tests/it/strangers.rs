@@ -295,3 +295,23 @@ async fn a_database_whose_directories_vanished_is_not_made_anew() {
     assert_eq!(world.violations, Vec::<String>::new());
     assert_eq!(world.databases.len(), 1);
 }
+
+/// Joins come after the label, so an unlabelled Swarm of two nodes is nobody's unfinished founding.
+#[tokio::test(start_paused = true)]
+async fn an_empty_swarm_of_two_is_not_taken_for_our_own_unfinished_one() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let mut world = converged(&desired).await;
+    for server in world.servers.values_mut() {
+        server.docker = Some(reconcile_sim::Engine::default());
+    }
+    world.swarms.clear();
+    world.plant_foreign_swarm("node1");
+    let theirs = reconcile_sim::Node {
+        host: host("node2"),
+        manager: false,
+        availability: "active".to_owned(),
+    };
+    world.swarms.values_mut().next().unwrap().nodes.insert("theirs".to_owned(), theirs);
+    let outcome = outcome(SimFleet::new(world), &desired).await;
+    outcome.holds("swarm", "belongs to nobody known");
+}

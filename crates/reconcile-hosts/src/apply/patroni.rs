@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// `ask PATH` sets `code` and leaves the answer's body in `$T/body`.
-/// `streams` is true where the replica here streams: by its own word, or, with Patroni before 3.1,
-/// where the cluster lists it as running on the leader's timeline.
+/// `streams` is true where the replica here streams: by its own word, or, with Patroni before 3.1, by
+/// PostgreSQL's, or where the cluster lists it as running on the leader's timeline.
 const ASK: &str = r#"ask() {
   : >"$T/body"
   code=$(curl -q -s -k --noproxy '*' --max-time 3 -o "$T/body" -w '%{http_code}' -- "$E$1") || code=000
@@ -28,6 +28,14 @@ streams() {
     *'"replication_state": "streaming"'*) return 0 ;;
     *'"replication_state":'*) return 1 ;;
   esac
+  # Where PostgreSQL says where it listens, its WAL receiver knows; the probe asks the same.
+  if [ -r "$D/postmaster.pid" ] && command -v psql >/dev/null; then
+    receiver=$(cd / && timeout 5 setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtq \
+      -h "$(sed -n 5p "$D/postmaster.pid")" -p "$(sed -n 4p "$D/postmaster.pid")" -U postgres -d postgres \
+      -c 'select status from pg_stat_wal_receiver' 2>/dev/null) || return 1
+    [ "$receiver" = streaming ]
+    return
+  fi
   ask /cluster
   tr '{' '\n' <"$T/body" >"$T/rows"
   own=$(grep -F "\"api_url\": \"$E/" "$T/rows") || return 1
@@ -56,7 +64,11 @@ pub(super) fn start(
         PatroniGoal::Replica => {
             ("ask /replica; [ \"$code\" = 200 ] && streams", "a replica that streams")
         }
-        PatroniGoal::Either => ("ask /health; [ \"$code\" = 200 ]", "a running member"),
+        // As the plan judges it: a replica that does not stream does not serve.
+        PatroniGoal::Either => (
+            "ask /primary; [ \"$code\" = 200 ] || { ask /replica; [ \"$code\" = 200 ] && streams; }",
+            "a primary, or a replica that streams",
+        ),
     };
     let of_dir = if of_dir.is_empty() {
         String::new()
@@ -70,7 +82,7 @@ pub(super) fn start(
         )
     };
     format!(
-        r#"{ASK}{POPULATED}E={endpoint}
+        r#"{ASK}{POPULATED}E={endpoint} D={directory}
 command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
 [ "$(show {UNIT} NeedDaemonReload)" != yes ] && [ "$(show {UNIT} LoadState)" != not-found ] || systemctl daemon-reload
 [ "$(show {UNIT} LoadState)" != not-found ] || fail after-change '{UNIT} does not exist on this server'
@@ -93,6 +105,7 @@ until {goal}; do
 done
 "#,
         endpoint = quote(endpoint.trim_end_matches('/')),
+        directory = quote(data_dir),
         others = claim_lines(None, &others),
     )
 }
