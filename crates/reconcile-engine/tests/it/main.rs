@@ -9,5 +9,6 @@ mod run;
 mod seeds;
 mod stale;
 mod strangers;
+mod switchover;
 mod topologies;
 mod workloads;
