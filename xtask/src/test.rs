@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::{
-    run::{binary, cargo, is_root, program, run},
+    run::{binary, cargo, is_root, program, root, run},
     tidy::tidy,
 };
 
@@ -15,12 +15,21 @@ pub(crate) fn all() -> Result<(), String> {
     unit()?;
     let reconcile = binary()?;
     // Setting up is apart from the tests, so that no test's time limit has to cover it.
-    run(program(&reconcile.to_string_lossy(), &["lab", "--name", "e2e", "up"]))?;
+    let lab = lab_name();
+    run(program(&reconcile.to_string_lossy(), &["lab", "--name", &lab, "up"]))?;
     let mut tests = runner(&["--package", "reconcile-tests"], true);
-    tests.env("RECONCILE_BIN", &reconcile);
+    tests.env("RECONCILE_BIN", &reconcile).env("RECONCILE_LAB", &lab);
     let result = run(tests);
-    let down = run(program(&reconcile.to_string_lossy(), &["lab", "--name", "e2e", "down"]));
+    let down = run(program(&reconcile.to_string_lossy(), &["lab", "--name", &lab, "down"]));
     result.and(down)
+}
+
+/// A lab belongs to one folder, so each checkout has one of its own.
+fn lab_name() -> String {
+    use std::hash::{Hash as _, Hasher as _};
+    let mut hasher = std::hash::DefaultHasher::new();
+    root().hash(&mut hasher);
+    format!("e2e{:04x}", hasher.finish() & 0xffff)
 }
 
 /// Lints, house rules, and the tests that need nothing but this workspace.

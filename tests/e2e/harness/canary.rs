@@ -15,7 +15,7 @@ use std::{
 use base64::Engine as _;
 
 /// Between two looks at all processes of the machine, the servers' included.
-const TICK: Duration = Duration::from_millis(40);
+const TICK: Duration = Duration::from_millis(60);
 
 /// The values of the secrets file, by name.
 #[derive(Clone)]
@@ -84,9 +84,9 @@ impl ProcessWatch {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, secrets) = (Arc::clone(&stop), secrets.clone());
         let watcher = thread::spawn(move || {
-            let (mut looks, mut found) = (0, BTreeSet::new());
+            let (mut looks, mut known, mut found) = (0, BTreeMap::new(), BTreeSet::new());
             while !stopped.load(Ordering::Relaxed) {
-                look(&secrets, &mut found);
+                look(&secrets, &mut known, &mut found);
                 looks += 1;
                 sleep(TICK);
             }
@@ -105,25 +105,27 @@ impl ProcessWatch {
     }
 }
 
-fn look(secrets: &Secrets, found: &mut BTreeSet<String>) {
+/// Looks at every process that was not there, or was another program, the last time.
+fn look(secrets: &Secrets, known: &mut BTreeMap<String, Vec<u8>>, found: &mut BTreeSet<String>) {
     let own = std::process::id().to_string();
     let Ok(entries) = fs::read_dir("/proc") else { return };
+    let mut alive = BTreeMap::new();
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name == own || !name.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
         let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
-        for file in ["cmdline", "environ"] {
-            let bytes = read(file);
-            if bytes.is_empty() {
-                continue;
-            }
-            let text = String::from_utf8_lossy(&bytes);
-            for secret in secrets.shown_in(&text) {
-                let program = String::from_utf8_lossy(&read("comm")).trim().to_owned();
-                found.insert(format!("{secret} in {file} of {program}"));
+        let arguments = read("cmdline");
+        if !arguments.is_empty() && known.get(&name) != Some(&arguments) {
+            for (place, bytes) in [("arguments", &arguments), ("environment", &read("environ"))] {
+                for secret in secrets.shown_in(&String::from_utf8_lossy(bytes)) {
+                    let program = String::from_utf8_lossy(&read("comm")).trim().to_owned();
+                    found.insert(format!("{secret} in the {place} of {program}"));
+                }
             }
         }
+        alive.insert(name, arguments);
     }
+    *known = alive;
 }
