@@ -10,7 +10,7 @@ pub(crate) const KEEPALIVE: Duration = Duration::from_secs(15);
 pub(crate) const KEEPALIVE_MAX: usize = 3;
 /// TCP connect, through a jump host as well. A server that is on answers within milliseconds; one
 /// retransmission of a lost SYN takes 1 to 3 s.
-pub(crate) const TCP: Duration = Duration::from_secs(10);
+pub(crate) const TCP: Duration = Duration::from_secs(5);
 /// Key exchange. It is two round trips and some arithmetic; a server under full load may take seconds.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
 /// Login. PAM, LDAP or a slow name service on the server may hold it up; an agent may ask its owner.
