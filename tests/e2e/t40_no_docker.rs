@@ -14,7 +14,8 @@ impl Drop for Once {
 
 #[test]
 fn one_server_without_an_engine_becomes_a_serving_cluster() {
-    let once = Once(Lab::up("e2enodocker", &["--servers", "1", "--no-docker"]));
+    let name = format!("{}nodocker", Lab::shared_name());
+    let once = Once(Lab::up(&name, &["--servers", "1", "--no-docker"]));
     let lab = &once.0;
     let node = lab.nodes()[0];
     lab.sh(node, "! command -v dockerd");

@@ -28,10 +28,14 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// The lab that all tests but one share. `cargo xtask test` names it after its checkout, for a
-    /// lab belongs to one folder.
+    /// The lab that all tests but one share.
     pub(crate) fn shared() -> Self {
-        Self::up(&env::var("RECONCILE_LAB").unwrap_or_else(|_| "e2e".to_owned()), &[])
+        Self::up(&Self::shared_name(), &[])
+    }
+
+    /// Its name. `cargo xtask test` names it after its checkout, for a lab belongs to one folder.
+    pub(crate) fn shared_name() -> String {
+        env::var("RECONCILE_LAB").unwrap_or_else(|_| "e2e".to_owned())
     }
 
     /// Has a lab run.
