@@ -5,11 +5,13 @@
 //! What this crate must not hold: a decision, or any change beyond the probe table's rows.
 
 mod admin;
+mod etcd;
 mod http;
 mod session;
 mod verify;
 
 pub use admin::Console;
+pub use etcd::{KeyEvents, watch_keys};
 pub use http::{Endpoint, Login, exchange, servers_up};
 pub use hyper::{Method, StatusCode};
 pub use verify::verify;

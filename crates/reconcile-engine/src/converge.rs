@@ -1,6 +1,6 @@
 //! Passes until nothing is left to do, or nothing more can be done now.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use reconcile_core::{
     desired::Desired,
@@ -9,6 +9,7 @@ use reconcile_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    aside::SetAside,
     events::{Event, Listener},
     pass::{Pass, run},
     refusal::PassError,
@@ -60,7 +61,7 @@ pub async fn converge<F: Fleet>(
     loop {
         passes += 1;
         listener.hear(&Event::PassStarted(passes));
-        let (last, execution) = run(fleet, desired, listener, stop, &BTreeSet::new()).await?;
+        let (last, execution) = run(fleet, desired, listener, stop, &SetAside::default()).await?;
         steps_done += execution.done();
         let errors: Vec<EffectError> = execution.errors().cloned().collect();
         let stopped = stop.is_cancelled();

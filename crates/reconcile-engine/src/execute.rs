@@ -2,19 +2,22 @@
 //! it, and the one disruptive step runs only in a pass in which nothing else is to be done.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use reconcile_core::{
-    model::{HostName, ObjectId},
+    model::HostName,
     plan::{Plan, Step},
     ports::{EffectError, Fleet, Retry},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, Listener};
+use crate::{
+    aside::SetAside,
+    events::{Event, Listener},
+};
 
 /// Steps under way at once on one server: sshd allows ten sessions a connection
 /// (`MaxSessions`), and probes and waits need some of them.
@@ -55,7 +58,8 @@ impl Execution {
 
 /// Carries out a checked plan.
 ///
-/// Steps on objects that are `set_aside` are skipped, and so is what needs them.
+/// Steps on objects that are `set_aside` are skipped, and so is what needs them; while some of them
+/// will be tried again soon, nothing disruptive is done.
 ///
 /// # Cancellation
 /// After `cancel` no further step starts; those under way are waited for.
@@ -64,7 +68,7 @@ pub async fn execute<F: Fleet>(
     plan: &Plan,
     listener: &dyn Listener,
     cancel: &CancellationToken,
-    set_aside: &BTreeSet<ObjectId>,
+    set_aside: &SetAside,
 ) -> Execution {
     let mut execution = Execution::default();
     for step in plan.steps.iter().filter(|step| set_aside.contains(&step.object)) {
@@ -75,7 +79,7 @@ pub async fn execute<F: Fleet>(
         .iter()
         .filter(|step| !set_aside.contains(&step.object))
         .partition(|step| step.impact.disruptive());
-    let calm = first.is_empty();
+    let calm = first.is_empty() && set_aside.resting.is_empty();
     run(fleet, first, &mut execution, listener, cancel).await;
     if calm {
         run(fleet, last, &mut execution, listener, cancel).await;

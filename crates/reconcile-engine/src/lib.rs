@@ -2,6 +2,7 @@
 //!
 //! Knows the world only through [`reconcile_core::ports::Fleet`]; decides nothing itself.
 
+pub mod aside;
 pub mod backoff;
 pub mod converge;
 pub mod events;
@@ -13,6 +14,7 @@ pub mod refusal;
 pub mod switchover;
 pub mod watch;
 
+pub use aside::SetAside;
 pub use converge::{Converged, converge};
 pub use events::{Event, Listener};
 pub use execute::{Execution, StepResult};

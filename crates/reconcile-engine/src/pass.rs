@@ -1,17 +1,18 @@
 //! One pass: observe → plan → check → execute.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 use reconcile_core::{
     check::check,
     desired::Desired,
-    model::{ObjectId, Observation, Observed},
+    model::{Observation, Observed},
     plan::{Plan, plan},
     ports::Fleet,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    aside::SetAside,
     events::{Event, Listener},
     execute::{Execution, execute},
     observe::observe,
@@ -54,7 +55,7 @@ pub async fn run<F: Fleet>(
     desired: &Desired,
     listener: &dyn Listener,
     stop: &CancellationToken,
-    set_aside: &BTreeSet<ObjectId>,
+    set_aside: &SetAside,
 ) -> Result<(Pass, Execution), PassError> {
     let pass = look(fleet, desired, listener).await?;
     let execution = execute(fleet, &pass.plan, listener, stop, set_aside).await;

@@ -4,57 +4,21 @@
 //! one code path however a change was noticed. A desired state that cannot be read keeps the last
 //! good one in force.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
-use reconcile_core::{
-    desired::Desired,
-    model::ObjectId,
-    plan::Plan,
-    ports::{Fleet, Retry},
-    verify::VerifyReport,
-};
+use reconcile_core::{desired::Desired, ports::Fleet, verify::VerifyReport};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    aside::Aside,
     backoff::Backoff,
     events::{Event, Listener},
-    execute::{Execution, StepResult},
     pass::run,
 };
 
 /// Least time between a pass and one that a trigger asks for.
 const MIN_GAP: Duration = Duration::from_millis(500);
-
-/// A step that failed and will fail again until somebody changes something is not tried again before
-/// this has passed or the desired state has changed: each try of a bad image or configuration costs
-/// a task that served.
-const SET_ASIDE: Duration = Duration::from_secs(600);
-
-/// Objects whose steps are not tried for now.
-#[derive(Default)]
-struct Aside(BTreeMap<ObjectId, Instant>);
-
-impl Aside {
-    fn note(&mut self, plan: &Plan, execution: &Execution) {
-        for step in &plan.steps {
-            if let Some(StepResult::Failed(error)) = execution.results.get(&step.id)
-                && error.retry == Retry::AfterChange
-            {
-                self.0.insert(step.object.clone(), Instant::now() + SET_ASIDE);
-            }
-        }
-    }
-
-    fn objects(&mut self) -> BTreeSet<ObjectId> {
-        let now = Instant::now();
-        self.0.retain(|_, until| *until > now);
-        self.0.keys().cloned().collect()
-    }
-}
 
 /// Where the desired state comes from.
 pub trait Source: Send {
@@ -125,7 +89,6 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
     let mut current: Option<Box<Current<S::Fleet>>> = None;
     let mut backoff = Backoff::default();
     let mut aside = Aside::default();
-    let mut previous = Vec::new();
     let mut due = Instant::now();
     let mut ended = due;
     let mut last_proof: Option<Instant> = None;
@@ -165,7 +128,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
         let Some(current) = &current else { continue };
         number += 1;
         listener.hear(&Event::PassStarted(number));
-        let outcome = run(&current.fleet, &current.desired, listener, stop, &aside.objects()).await;
+        let outcome = run(&current.fleet, &current.desired, listener, stop, &aside.now()).await;
         ended = Instant::now();
         let (pass, execution) = match outcome {
             Ok(outcome) => outcome,
@@ -176,16 +139,9 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             }
         };
         changed |= execution.done() > 0;
-        aside.note(&pass.plan, &execution);
-        let repeated = execution.done() > 0 && previous == pass.plan.steps;
-        previous.clone_from(&pass.plan.steps);
-        // Steps that took effect and are planned again did not help: no spinning.
-        if execution.errors().next().is_some() || repeated {
-            due = Instant::now() + backoff.next_pause((rhythm.jitter)());
-            continue;
-        }
+        let again = aside.note(&pass.plan, &execution, rhythm.jitter);
         backoff.reset();
-        if execution.done() > 0 {
+        if execution.done() > 0 && !again {
             due = Instant::now();
             continue;
         }
@@ -199,5 +155,6 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             last_proof = Some(Instant::now());
         }
         due = Instant::now() + rhythm.interval.mul_f64(1.0 - (rhythm.jitter)() / 10.0);
+        due = aside.due().map_or(due, |rested| due.min(rested));
     }
 }

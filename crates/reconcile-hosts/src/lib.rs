@@ -4,6 +4,7 @@
 //! - It implements [`reconcile_dial::Dialer`]: byte streams to sockets on servers.
 //! - [`Ssh::probe`] asks a server for all its facts with one command; [`probe`] holds the pure
 //!   halves, the script's text and the parser of its answer.
+//! - [`Ssh::events`] tells when one of these facts may have changed.
 //! - [`Ssh::apply`] and [`Ssh::perform_patroni`] carry out one action each; [`apply`] holds the
 //!   pure texts of the scripts.
 //!
@@ -13,6 +14,7 @@
 pub mod apply;
 mod connect;
 mod dial;
+mod events;
 mod exec;
 mod fault;
 mod forward;
@@ -24,6 +26,7 @@ mod shell;
 mod ssh;
 mod target;
 
+pub use events::{HostEvent, HostEvents};
 pub use exec::Output;
 pub use ssh::Ssh;
 pub use target::{HostTarget, JumpTarget};

@@ -40,3 +40,10 @@ pub(crate) const STDERR: usize = 64 * 1024;
 pub(crate) const UNREAD: usize = 8 * 1024 * 1024;
 /// Lines of standard error that an error carries.
 pub(crate) const STDERR_LINES: usize = 20;
+/// An event stream is asked for a sign of life this often; its process ends after 60 s without.
+pub(crate) const PING: Duration = Duration::from_secs(5);
+/// Without an answer for this long it is taken for dead: two questions and a busy server's answer.
+pub(crate) const SILENCE: Duration = Duration::from_secs(12);
+/// What a connection may take to answer before it is taken for dead, once something else on that
+/// server did not answer either.
+pub(crate) const PONG: Duration = Duration::from_secs(5);

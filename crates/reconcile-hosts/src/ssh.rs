@@ -183,6 +183,13 @@ impl Ssh {
         }
     }
 
+    /// Gives up the connections to a server that do not answer any more, so that the next use
+    /// connects anew instead of waiting for their end.
+    pub(crate) async fn drop_dead(&self, name: &HostName) {
+        let Some(host) = self.inner.hosts.get(name) else { return };
+        futures::future::join(host.control.drop_dead(), host.streams.drop_dead()).await;
+    }
+
     /// Ends all connections. Later calls connect anew.
     pub async fn close(&self) {
         for host in self.inner.hosts.values() {
@@ -282,6 +289,21 @@ impl Slot {
                 Err(fault)
             }
         }
+    }
+
+    async fn drop_dead(&self) {
+        let connection = self.state.lock().await.connection.clone();
+        let Some(connection) = connection else { return };
+        if timeout(limits::PONG, connection.handle.send_ping()).await.is_ok() {
+            return;
+        }
+        let mut state = self.state.lock().await;
+        if state.connection.as_ref().is_some_and(|now| Arc::ptr_eq(now, &connection)) {
+            state.connection = None;
+        }
+        drop(state);
+        // The goodbye waits for whatever else is to be sent there.
+        tokio::spawn(async move { connection.disconnect().await });
     }
 
     async fn clear(&self) {

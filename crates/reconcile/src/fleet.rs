@@ -2,17 +2,25 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use reconcile_cluster::{Endpoint, KeyEvents, watch_keys};
 use reconcile_core::{
     action::Action,
-    desired::{Desired, Secrets, patroni::REST_USER},
+    desired::{
+        Desired, Secrets,
+        patroni::{self, REST_USER},
+    },
     model::{HostFacts, HostName, SecretText, SwarmFacts},
-    ports::{EffectError, Fleet},
+    ports::{EffectError, Fleet, Retry},
     probe::{ProbeRequest, SwarmRequest},
     verify::{VerifyReport, VerifyRequest},
 };
-use reconcile_hosts::{HostTarget, JumpTarget, Ssh};
-use reconcile_spec::{ClusterSpec, secrets::PATRONI_RESTAPI};
-use reconcile_swarm::SwarmClient;
+use reconcile_hosts::{HostEvents, HostTarget, JumpTarget, Ssh};
+use reconcile_spec::{
+    ClusterSpec,
+    secrets::PATRONI_RESTAPI,
+    valid::{Component, Host},
+};
+use reconcile_swarm::{Hints, SwarmClient};
 
 use crate::{source::resolve, switching::RealSwitching};
 
@@ -22,6 +30,8 @@ pub(crate) struct RealFleet {
     swarm: SwarmClient,
     patroni_urls: BTreeMap<HostName, String>,
     patroni_login: (String, SecretText),
+    etcd: BTreeMap<HostName, Endpoint>,
+    keys: Vec<String>,
     switching: RealSwitching,
 }
 
@@ -60,9 +70,17 @@ impl RealFleet {
             swarm: SwarmClient::new(Arc::clone(&ssh) as Arc<dyn reconcile_dial::Dialer>),
             ssh,
             patroni_urls,
+            etcd: spec.hosts_with(Component::Etcd).map(|host| etcd_member(spec, host)).collect(),
+            keys: patroni::LEADING_KEYS.iter().map(|key| desired.patroni.key(key)).collect(),
             patroni_login: (REST_USER.to_owned(), password),
         }
     }
+}
+
+fn etcd_member(spec: &ClusterSpec, host: &Host) -> (HostName, Endpoint) {
+    let name = HostName::new(host.name.as_str());
+    let address = host.address.to_string();
+    (name.clone(), Endpoint { host: name, address, port: spec.etcd.client_port })
 }
 
 impl RealFleet {
@@ -71,12 +89,31 @@ impl RealFleet {
         &self.switching
     }
 
-    /// Docker's events as a manager tells them, as hints that something may have changed.
-    pub(crate) async fn events(
+    /// What changes on a server that a probe with `request` would look at.
+    pub(crate) async fn server_events(
         &self,
-        via: &HostName,
-    ) -> Result<reconcile_swarm::Hints, EffectError> {
+        host: &HostName,
+        request: &ProbeRequest,
+    ) -> Result<HostEvents, EffectError> {
+        self.ssh.events(host, request).await
+    }
+
+    /// Docker's events as the engine of a server tells them.
+    pub(crate) async fn docker_events(&self, via: &HostName) -> Result<Hints, EffectError> {
         self.swarm.events(via).await
+    }
+
+    /// Changes of the keys by which Patroni's cluster is led, as an etcd member tells them.
+    pub(crate) async fn key_events(&self, via: &HostName) -> Result<KeyEvents, EffectError> {
+        let Some(member) = self.etcd.get(via) else {
+            return Err(EffectError::new(
+                Some(via),
+                "watch etcd's keys",
+                "the server has no etcd member",
+                Retry::AfterChange,
+            ));
+        };
+        watch_keys(self.ssh.as_ref(), member, &self.keys).await
     }
 }
 

@@ -12,6 +12,7 @@ mod secrets;
 mod source;
 mod state;
 mod switching;
+mod triggers;
 
 use std::process::ExitCode;
 

@@ -23,6 +23,15 @@ pub(crate) fn note(text: &str) {
     let _unheard = writeln!(anstream::stderr(), "{text}");
 }
 
+/// Writes a line with the time of day to standard error.
+pub(crate) fn say(text: &str) {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let (hours, minutes, seconds) = (since / 3600 % 24, since / 60 % 60, since % 60);
+    note(&format!("{hours:02}:{minutes:02}:{seconds:02}Z {text}"));
+}
+
 /// Prints data for machines, or `text` for people.
 pub(crate) fn print_as<T: Serialize>(
     format: Format,

@@ -76,11 +76,22 @@ impl fmt::Display for Ran {
 /// A running program.
 pub(crate) struct Job {
     line: String,
-    child: Child,
+    child: Running,
     started: Instant,
     stdout: Pipe,
     stderr: Pipe,
     peak_kib: u64,
+}
+
+/// A child that does not outlive a test that fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended before.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 struct Pipe {
@@ -127,15 +138,25 @@ impl Job {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("run `{line}`: {error}"));
         let stdout = Pipe::new(child.stdout.take().expect("it is piped"));
         let stderr = Pipe::new(child.stderr.take().expect("it is piped"));
-        Self { line, child, started, stdout, stderr, peak_kib: 0 }
+        Self { line, child: Running(child), started, stdout, stderr, peak_kib: 0 }
     }
 
     /// Whether it still runs; takes note of its memory.
     pub(crate) fn runs(&mut self) -> bool {
-        if let Some(peak) = peak_kib(self.child.id()) {
+        if let Some(peak) = peak_kib(self.child.0.id()) {
             self.peak_kib = self.peak_kib.max(peak);
         }
-        self.child.try_wait().expect("a child can be waited for").is_none()
+        self.child.0.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn told(&self) -> String {
+        self.stderr.so_far()
+    }
+
+    /// SIGKILL at once.
+    pub(crate) fn kill(self) -> Ran {
+        self.kill_when(|_, _| true)
     }
 
     /// SIGKILL as soon as `now` says so of its age and what it told, unless it ended before.
@@ -144,7 +165,7 @@ impl Job {
             sleep(TICK);
         }
         // It may have ended in this moment.
-        drop(self.child.kill());
+        drop(self.child.0.kill());
         self.end()
     }
 
@@ -153,7 +174,7 @@ impl Job {
     pub(crate) fn wait(mut self, patience: Duration) -> Ran {
         while self.runs() {
             if self.started.elapsed() > patience {
-                drop(self.child.kill());
+                drop(self.child.0.kill());
                 panic!("still running after {} s\n{}", patience.as_secs(), self.end());
             }
             sleep(TICK);
@@ -162,7 +183,7 @@ impl Job {
     }
 
     fn end(mut self) -> Ran {
-        let status = self.child.wait().expect("a child can be waited for");
+        let status = self.child.0.wait().expect("a child can be waited for");
         let took = self.started.elapsed();
         Ran {
             line: self.line,

@@ -26,6 +26,10 @@ pub const REPLICATION_ROLE: &str = "replicator";
 pub const REWIND_ROLE: &str = "rewind";
 /// User of the REST interface's unsafe verbs.
 pub const REST_USER: &str = "patroni";
+/// Where Patroni keeps its clusters in etcd.
+pub const NAMESPACE: &str = "/service/";
+/// Keys of a cluster that change when something was decided, and not with every round of its loop.
+pub const LEADING_KEYS: [&str; 5] = ["leader", "config", "failover", "sync", "initialize"];
 /// `Patroni` in Debian needs python3-etcd for `etcd3` too, and only recommends it.
 pub const PACKAGES: [&str; 2] = ["patroni", "python3-etcd"];
 
@@ -59,6 +63,13 @@ pub struct PatroniMember {
     pub postgresql_port: u16,
     /// REST port.
     pub rest_port: u16,
+}
+
+impl DesiredPatroni {
+    /// The full name of a key of this cluster in etcd.
+    pub fn key(&self, name: &str) -> String {
+        format!("{NAMESPACE}{}/{name}", self.scope)
+    }
 }
 
 /// The desired cluster.
@@ -188,7 +199,7 @@ pub(super) fn config(spec: &ClusterSpec, host: &Host, values: &SecretValues<'_>)
     let login = |user: &str, secret: &str| json!({ "username": user, "password": values.get(secret).expose() });
     let document = json!({
         "scope": spec.name.as_str(),
-        "namespace": "/service/",
+        "namespace": NAMESPACE,
         "name": host.name.as_str(),
         "restapi": {
             "listen": format!("{address}:{}", spec.patroni.rest_api_port),

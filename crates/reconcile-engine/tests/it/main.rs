@@ -11,4 +11,5 @@ mod stale;
 mod strangers;
 mod switchover;
 mod topologies;
+mod watch;
 mod workloads;

@@ -50,10 +50,9 @@ loaded() {
 }
 # boot UNIT: enables it.
 boot() {
-  case $(show "$1" UnitFileState) in
-    masked) act unmask -- "$1" ;;
-    masked-runtime) act unmask --runtime -- "$1" ;;
-  esac
+  # It may be masked both ways, and only the stronger one shows.
+  [ "$(show "$1" UnitFileState)" != masked ] || act unmask -- "$1"
+  [ "$(show "$1" UnitFileState)" != masked-runtime ] || act unmask --runtime -- "$1"
   if [ "$2" ] && [ "$(show "$1" UnitFileState)" != enabled ]; then act -q enable -- "$1"; fi
 }
 "#;

@@ -22,11 +22,11 @@ use crate::{
 };
 
 /// A cluster with everything that is needed to work on it.
-pub(super) struct Prepared {
-    pub(super) spec: ValidSpec,
-    pub(super) secrets: Secrets,
-    pub(super) desired: Desired,
-    pub(super) fleet: RealFleet,
+pub(crate) struct Prepared {
+    pub(crate) spec: ValidSpec,
+    pub(crate) secrets: Secrets,
+    pub(crate) desired: Desired,
+    pub(crate) fleet: RealFleet,
 }
 
 /// Reads secrets, makes the desired state and the way to the servers.

@@ -10,6 +10,8 @@ mod status;
 mod switchover;
 mod watch;
 
+pub(crate) use converge::Prepared;
+
 use clap::CommandFactory as _;
 use tokio_util::sync::CancellationToken;
 

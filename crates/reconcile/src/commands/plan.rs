@@ -1,9 +1,9 @@
 //! `reconcile plan` and `reconcile apply`.
 
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 
 use reconcile_core::plan::{Plan, text};
-use reconcile_engine::{Event, Journal, Listener as _, execute, look};
+use reconcile_engine::{Event, Journal, Listener as _, SetAside, execute, look};
 
 use super::converge::{Prepared, prepare, unsafe_plan};
 use crate::{
@@ -94,7 +94,7 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
     journal.hear(&Event::Planned(&plan));
     let execution =
-        execute::execute(&prepared.fleet, &plan, &journal, &stop, &BTreeSet::new()).await;
+        execute::execute(&prepared.fleet, &plan, &journal, &stop, &SetAside::default()).await;
     output::print(&format!("{} of {} steps done\n", execution.done(), plan.steps.len()))?;
     Ok(if execution.done() < plan.steps.len() {
         Outcome::Failed

@@ -1,13 +1,11 @@
 //! `reconcile --watch -f FILE`: converge, then stay converged.
 
 use std::{
-    io::Write as _,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures::StreamExt as _;
 use rand::RngExt as _;
 use reconcile_core::{
     model::{Observed, sha256_hex},
@@ -27,13 +25,13 @@ use crate::{
     cli::Cli,
     failure::{Failure, Outcome},
     fleet::RealFleet,
-    output, source, state,
+    output::{self, say},
+    source, state,
+    triggers::{self, Triggers},
 };
 
 /// Between two looks at the file; a push is seen well within a second of its check-out.
 const POLL: Duration = Duration::from_millis(500);
-/// Between two attempts to follow the Swarm's events.
-const RECONNECT: Duration = Duration::from_secs(5);
 const DEBOUNCE: Duration = Duration::from_millis(200);
 const PROVE_EVERY: Duration = Duration::from_secs(60);
 
@@ -57,7 +55,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         seen: None,
         secrets: Vec::new(),
         dirty,
-        following: Follow::default(),
+        triggers: Triggers::default(),
     };
     let rhythm = Rhythm {
         interval: Duration::from_secs(cli.interval),
@@ -80,35 +78,7 @@ struct FileSource<'a> {
     /// The secrets file, once it is known.
     secrets: Vec<PathBuf>,
     dirty: mpsc::Sender<()>,
-    following: Follow,
-}
-
-/// Ends the task that follows the old desired state's Swarm when a new one comes.
-#[derive(Default)]
-struct Follow(Option<tokio::task::JoinHandle<()>>);
-
-impl Drop for Follow {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
-}
-
-/// Docker's events as triggers. They only say "dirty": whatever is missed while the stream is
-/// down, the timer finds.
-async fn follow(prepared: Arc<Prepared>, dirty: mpsc::Sender<()>) {
-    loop {
-        for (manager, _) in &prepared.desired.swarm.nodes {
-            let Ok(mut hints) = prepared.fleet.events(manager).await else { continue };
-            while let Some(hint) = hints.next().await {
-                tracing::debug!(?hint, "trigger");
-                // A full channel holds a trigger already.
-                let _held = dirty.try_send(());
-            }
-        }
-        tokio::time::sleep(RECONNECT).await;
-    }
+    triggers: Triggers,
 }
 
 impl FileSource<'_> {
@@ -155,8 +125,7 @@ impl Source for FileSource<'_> {
         match loaded {
             Ok(prepared) => {
                 let prepared = Arc::new(prepared);
-                let task = tokio::spawn(follow(Arc::clone(&prepared), self.dirty.clone()));
-                self.following = Follow(Some(task));
+                self.triggers = triggers::follow(&prepared, &self.dirty);
                 Refresh::Changed(Box::new(Current {
                     desired: prepared.desired.clone(),
                     fleet: Watched(prepared),
@@ -226,24 +195,15 @@ struct Lines {
 }
 
 impl Lines {
-    fn say(text: &str) {
-        let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let (hours, minutes, seconds) = (since / 3600 % 24, since / 60 % 60, since % 60);
-        // Where standard error is closed nobody is left to tell.
-        let _unheard = writeln!(anstream::stderr(), "{hours:02}:{minutes:02}:{seconds:02}Z {text}");
-    }
-
     fn held(&self, plan: &Plan) {
         let now: Vec<String> =
             plan.held.iter().map(|held| format!("{}: {}", held.object, held.reason)).collect();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         for line in now.iter().filter(|line| !last.0.contains(line)) {
-            Self::say(&format!("held {line}"));
+            say(&format!("held {line}"));
         }
         for line in last.0.iter().filter(|line| !now.contains(line)) {
-            Self::say(&format!("no longer held: {line}"));
+            say(&format!("no longer held: {line}"));
         }
         last.0 = now;
     }
@@ -252,27 +212,24 @@ impl Lines {
 impl Listener for Lines {
     fn hear(&self, event: &Event<'_>) {
         match event {
-            Event::SourceChanged => Self::say("the desired state was read"),
+            Event::SourceChanged => say("the desired state was read"),
             Event::SourceBroken(report) => {
-                Self::say("the desired state cannot be read; the last good one stays in force");
+                say("the desired state cannot be read; the last good one stays in force");
                 output::note(report.trim_end());
             }
-            Event::PassRefused(error) => Self::say(&format!("nothing was done: {error}")),
+            Event::PassRefused(error) => say(&format!("nothing was done: {error}")),
             Event::Planned(plan) => {
                 self.held(plan);
                 if !plan.steps.is_empty() {
-                    Self::say(&format!("{} steps to do", plan.steps.len()));
+                    say(&format!("{} steps to do", plan.steps.len()));
                 }
             }
             Event::StepFinished { step, result, took } => {
                 let (verb, seconds) = (step.verb.word(), took.as_secs_f64());
                 match result {
-                    Ok(()) => Self::say(&format!("ok    {verb} {} ({seconds:.1} s)", step.object)),
+                    Ok(()) => say(&format!("ok    {verb} {} ({seconds:.1} s)", step.object)),
                     Err(error) => {
-                        Self::say(&format!(
-                            "FAIL  {verb} {} ({seconds:.1} s): {error}",
-                            step.object
-                        ));
+                        say(&format!("FAIL  {verb} {} ({seconds:.1} s): {error}", step.object));
                     }
                 }
             }
@@ -281,14 +238,14 @@ impl Listener for Lines {
                 let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
                 if last.1 != Some(holds) {
                     last.1 = Some(holds);
-                    Self::say(if holds {
+                    say(if holds {
                         "the cluster is as desired and serves"
                     } else {
                         "the cluster does not serve"
                     });
                 }
                 for proof in report.proofs.iter().filter(|proof| !proof.holds) {
-                    Self::say(&format!("FAIL  {}: {}", proof.what, proof.detail));
+                    say(&format!("FAIL  {}: {}", proof.what, proof.detail));
                 }
             }
             Event::PassStarted(_)
