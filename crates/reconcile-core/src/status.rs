@@ -1,6 +1,8 @@
 //! Status: conditions in the manner of Kubernetes and a row for each server, wholly rebuilt from
 //! one pass's observations, plan and proof.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::{
@@ -82,6 +84,22 @@ pub struct HostStatus {
     pub swarm: String,
     /// Running tasks of the stack here.
     pub tasks: Option<usize>,
+    /// Versions that run here.
+    pub versions: Versions,
+}
+
+/// Versions that run on a server; None: not there, or not known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Versions {
+    /// etcd, such as `3.4.23`.
+    pub etcd: Option<String>,
+    /// Patroni, such as `3.0.2`.
+    pub patroni: Option<String>,
+    /// PostgreSQL, such as `15.18`.
+    pub postgresql: Option<String>,
+    /// The Docker engine.
+    pub docker: Option<String>,
 }
 
 /// A service of the stack.
@@ -92,10 +110,22 @@ pub struct ServiceStatus {
     pub name: String,
     /// Image.
     pub image: String,
-    /// Running tasks.
-    pub running: usize,
+    /// Running tasks; None while the Swarm is unknown.
+    pub running: Option<usize>,
     /// Tasks wanted.
     pub wanted: usize,
+    /// Its task on each server, as far as there is one.
+    pub tasks: Vec<TaskStatus>,
+}
+
+/// A task of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStatus {
+    /// Server.
+    pub host: HostName,
+    /// `running`, `preparing`, `failed`, …
+    pub state: String,
 }
 
 /// The status that a pass shows.
@@ -108,7 +138,7 @@ pub fn status(
     let hosts: Vec<_> =
         desired.servers.keys().map(|host| host_status(desired, observed, host)).collect();
     let services = services(desired, observed);
-    let mut conditions = vec![ready(plan, proof.as_ref())];
+    let mut conditions = vec![ready(plan.steps.len(), plan.held.len(), proof.as_ref())];
     conditions.push(Condition {
         kind: "Reconciling",
         status: truth(!plan.steps.is_empty()),
@@ -134,13 +164,7 @@ pub fn status(
         (host.swarm != "-")
             .then_some(host.swarm == "leader" || host.swarm == "manager" || host.swarm == "worker")
     }));
-    let running = services.iter().filter(|service| service.running >= service.wanted).count();
-    conditions.push(Condition {
-        kind: "UtilitiesHealthy",
-        status: truth(running == services.len()),
-        reason: if running == services.len() { "AllTasksRun" } else { "TasksMissing" },
-        message: format!("{running} of {} services run all their tasks", services.len()),
-    });
+    conditions.push(utilities(&services));
     Status {
         cluster: desired.cluster.clone(),
         observed_generation: desired.digest(),
@@ -161,20 +185,27 @@ fn truth(value: bool) -> Truth {
     if value { Truth::True } else { Truth::False }
 }
 
-fn ready(plan: &Plan, proof: Option<&VerifyReport>) -> Condition {
-    let (status, reason, message) = match proof {
-        _ if !plan.steps.is_empty() => {
-            (Truth::False, "NotConverged", format!("{} steps pending", plan.steps.len()))
+impl Status {
+    /// Takes in a proof that was made after the rest.
+    pub fn prove(&mut self, proof: VerifyReport) {
+        let condition = ready(self.pending.len(), self.held.len(), Some(&proof));
+        if let Some(old) = self.conditions.iter_mut().find(|old| old.kind == condition.kind) {
+            *old = condition;
         }
+        self.proof = Some(proof);
+    }
+}
+
+fn ready(pending: usize, held: usize, proof: Option<&VerifyReport>) -> Condition {
+    let (status, reason, message) = match proof {
+        _ if pending > 0 => (Truth::False, "NotConverged", format!("{pending} steps pending")),
         Some(proof) if !proof.holds() => {
             let failed = proof.proofs.iter().find(|proof| !proof.holds);
             let why = failed
                 .map_or_else(String::new, |proof| format!("{}: {}", proof.what, proof.detail));
             (Truth::False, "ProofFailed", why)
         }
-        _ if !plan.held.is_empty() => {
-            (Truth::False, "Held", format!("{} objects are held", plan.held.len()))
-        }
+        _ if held > 0 => (Truth::False, "Held", format!("{held} objects are held")),
         Some(proof) => (
             Truth::True,
             "Serving",
@@ -183,6 +214,21 @@ fn ready(plan: &Plan, proof: Option<&VerifyReport>) -> Condition {
         None => (Truth::Unknown, "NotProven", "as desired; service was not proven".to_owned()),
     };
     Condition { kind: "Ready", status, reason, message }
+}
+
+fn utilities(services: &[ServiceStatus]) -> Condition {
+    let whole = |service: &&ServiceStatus| service.running.is_some_and(|run| run >= service.wanted);
+    let running = services.iter().filter(whole).count();
+    let unknown = services.iter().any(|service| service.running.is_none());
+    let (status, reason) = if unknown {
+        (Truth::Unknown, "SwarmUnknown")
+    } else if running == services.len() {
+        (Truth::True, "AllTasksRun")
+    } else {
+        (Truth::False, "TasksMissing")
+    };
+    let message = format!("{running} of {} services run all their tasks", services.len());
+    Condition { kind: "UtilitiesHealthy", status, reason, message }
 }
 
 fn layer(
@@ -218,6 +264,7 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
         lag_bytes: None,
         swarm: "-".to_owned(),
         tasks: None,
+        versions: Versions::default(),
     };
     let facts = match observed.hosts.get(host) {
         Some(Observation::Known(facts)) => facts,
@@ -237,6 +284,7 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
             return row;
         }
     };
+    row.versions = versions(facts);
     if desired.etcd.members.contains_key(host) {
         etcd_word(facts).clone_into(&mut row.etcd);
     }
@@ -247,6 +295,20 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
         fill_swarm(&mut row, facts, desired, observed);
     }
     row
+}
+
+fn versions(facts: &HostFacts) -> Versions {
+    let patroni = facts.patroni.present();
+    Versions {
+        etcd: facts.etcd.present().map(|etcd| etcd.version.clone()),
+        patroni: patroni.map(|patroni| patroni.version.clone()),
+        // 150018 is 15.18.
+        postgresql: patroni
+            .map(|patroni| patroni.server_version)
+            .filter(|version| *version > 0)
+            .map(|version| format!("{}.{}", version / 10_000, version % 10_000)),
+        docker: facts.docker.present().map(|docker| docker.version.clone()),
+    }
 }
 
 fn etcd_word(facts: &HostFacts) -> &'static str {
@@ -322,20 +384,35 @@ fn fill_swarm(row: &mut HostStatus, facts: &HostFacts, desired: &Desired, observ
 }
 
 fn services(desired: &Desired, observed: &Observed) -> Vec<ServiceStatus> {
-    let swarm = observed.swarm.present();
+    // Absent is known, and then nothing runs.
+    let swarm = observed.swarm.known();
+    let hosts: BTreeMap<&str, &HostName> = observed
+        .hosts
+        .iter()
+        .filter_map(|(host, facts)| {
+            let docker = facts.known()?.docker.present()?;
+            Some((docker.swarm.node_id.as_str(), host))
+        })
+        .filter(|(node, _)| !node.is_empty())
+        .collect();
     desired
         .swarm
         .services
         .iter()
         .map(|spec| {
-            let fact = swarm.and_then(|swarm| swarm.services.get(&spec.name));
+            let fact = swarm.map(|swarm| swarm.as_ref()?.services.get(&spec.name));
+            let tasks = || fact.flatten().into_iter().flat_map(|fact| &fact.tasks);
             ServiceStatus {
                 name: spec.name.clone(),
                 image: spec.image.clone(),
-                running: fact.map_or(0, |fact| {
-                    fact.tasks.iter().filter(|task| task.state == "running").count()
-                }),
+                running: fact.map(|_| tasks().filter(|task| task.state == "running").count()),
                 wanted: desired.swarm.nodes.len(),
+                tasks: tasks()
+                    .filter_map(|task| {
+                        let host = hosts.get(task.node_id.as_str())?;
+                        Some(TaskStatus { host: (*host).clone(), state: task.state.clone() })
+                    })
+                    .collect(),
             }
         })
         .collect()

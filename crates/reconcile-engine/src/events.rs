@@ -1,8 +1,10 @@
 //! What happens during a pass, for progress, logs and the journal. Events carry no decisions.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use reconcile_core::{
+    desired::Desired,
+    model::{HostName, Observed},
     plan::{Plan, Step},
     ports::EffectError,
     verify::VerifyReport,
@@ -23,6 +25,17 @@ pub enum Event<'a> {
         known: usize,
         /// Servers in all.
         servers: usize,
+        /// How long each server that is known took to answer.
+        answers: &'a BTreeMap<HostName, Duration>,
+    },
+    /// All that a status is made of.
+    Looked {
+        /// What should be.
+        desired: &'a Desired,
+        /// What is.
+        observed: &'a Observed,
+        /// The plan between the two.
+        plan: &'a Plan,
     },
     /// The plan stands.
     Planned(&'a Plan),
@@ -45,6 +58,17 @@ pub enum Event<'a> {
     SourceBroken(&'a str),
     /// The plan was refused by the checker.
     PassRefused(&'a PassError),
+    /// A pass ended; a proof of service may follow.
+    PassEnded {
+        /// How long it took.
+        took: Duration,
+        /// Steps that took effect.
+        done: usize,
+        /// Steps that failed.
+        failed: usize,
+    },
+    /// The watch loop waits, and looked whether there is something new.
+    Tick,
     /// The service proof begins.
     Verifying,
     /// The service proof ended.

@@ -171,6 +171,9 @@ impl Listener for Journal<'_> {
             | Event::Planned(_)
             | Event::PassStarted(_)
             | Event::Observed { .. }
+            | Event::Looked { .. }
+            | Event::PassEnded { .. }
+            | Event::Tick
             | Event::Verifying => {}
         }
         self.next.hear(event);

@@ -1,6 +1,9 @@
 //! Observing: every server and the Swarm at once, each within a deadline. What fails is Unknown.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use reconcile_core::{
@@ -17,14 +20,16 @@ pub const HOST_DEADLINE: Duration = Duration::from_secs(10);
 /// The same for the Swarm.
 pub const SWARM_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Observes all that plans for `desired` rest on.
-pub async fn observe<F: Fleet>(fleet: &F, desired: &Desired) -> Observed {
-    let hosts = join_all(
-        desired
-            .servers
-            .keys()
-            .map(|host| async move { (host.clone(), observe_host(fleet, desired, host).await) }),
-    );
+/// Observes all that plans for `desired` rest on; with the time that each server took to answer.
+pub async fn observe<F: Fleet>(
+    fleet: &F,
+    desired: &Desired,
+) -> (Observed, BTreeMap<HostName, Duration>) {
+    let hosts = join_all(desired.servers.keys().map(|host| async move {
+        let started = Instant::now();
+        let facts = observe_host(fleet, desired, host).await;
+        (host.clone(), facts, started.elapsed())
+    }));
     // The first manager is most likely the one to ask, so ask it while the servers are asked.
     let guess = desired.swarm.nodes.first().map(|(host, _)| host);
     let early = async {
@@ -34,7 +39,13 @@ pub async fn observe<F: Fleet>(fleet: &F, desired: &Desired) -> Observed {
         }
     };
     let (hosts, early) = tokio::join!(hosts, early);
-    let hosts: BTreeMap<HostName, Observation<HostFacts>> = hosts.into_iter().collect();
+    let answers = hosts
+        .iter()
+        .filter(|(_, facts, _)| facts.known().is_some())
+        .map(|(host, _, took)| (host.clone(), *took))
+        .collect();
+    let hosts: BTreeMap<HostName, Observation<HostFacts>> =
+        hosts.into_iter().map(|(host, facts, _)| (host, facts)).collect();
     let swarm = match swarm_via(desired, &hosts) {
         Observation::Known(None) => Observation::Known(None),
         Observation::Unknown { reason } => Observation::Unknown { reason },
@@ -49,7 +60,7 @@ pub async fn observe<F: Fleet>(fleet: &F, desired: &Desired) -> Observed {
             }
         }
     };
-    Observed { hosts, swarm }
+    (Observed { hosts, swarm }, answers)
 }
 
 async fn observe_host<F: Fleet>(

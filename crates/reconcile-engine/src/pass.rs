@@ -35,17 +35,18 @@ pub async fn look<F: Fleet>(
     listener: &dyn Listener,
 ) -> Result<Pass, PassError> {
     let started = Instant::now();
-    let observed = observe(fleet, desired).await;
+    let (observed, answers) = observe(fleet, desired).await;
     let known =
         observed.hosts.values().filter(|facts| matches!(facts, Observation::Known(_))).count();
     let servers = observed.hosts.len();
-    listener.hear(&Event::Observed { took: started.elapsed(), known, servers });
+    listener.hear(&Event::Observed { took: started.elapsed(), known, servers, answers: &answers });
     let plan = plan(desired, &observed);
     let violations = check(desired, &observed, &plan);
     if !violations.is_empty() {
         return Err(PassError::Unsafe(violations));
     }
     listener.hear(&Event::Planned(&plan));
+    listener.hear(&Event::Looked { desired, observed: &observed, plan: &plan });
     Ok(Pass { observed, plan })
 }
 

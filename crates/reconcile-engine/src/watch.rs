@@ -113,6 +113,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
                     }
                     Refresh::Broken(report) => listener.hear(&Event::SourceBroken(&report)),
                 }
+                listener.hear(&Event::Tick);
                 continue;
             }
             trigger = dirty.recv(), if triggers => {
@@ -128,6 +129,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
         let Some(current) = &current else { continue };
         number += 1;
         listener.hear(&Event::PassStarted(number));
+        let started = Instant::now();
         let outcome = run(&current.fleet, &current.desired, listener, stop, &aside.now()).await;
         ended = Instant::now();
         let (pass, execution) = match outcome {
@@ -138,6 +140,11 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
                 continue;
             }
         };
+        listener.hear(&Event::PassEnded {
+            took: ended - started,
+            done: execution.done(),
+            failed: execution.errors().count(),
+        });
         changed |= execution.done() > 0;
         let again = aside.note(&pass.plan, &execution, rhythm.jitter);
         backoff.reset();

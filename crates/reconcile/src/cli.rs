@@ -40,6 +40,10 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) interval: u64,
 
+    /// Where and to whom `--watch` shows the status.
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+
     /// Folder for the journal and the lock; default: reconcile/ in the user's state folder.
     #[arg(long, global = true, env = "RECONCILE_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
@@ -47,6 +51,28 @@ pub(crate) struct Cli {
     /// Plain lines instead of progress bars, also on a terminal.
     #[arg(long, global = true)]
     pub(crate) plain: bool,
+}
+
+/// The status endpoint of `--watch`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Status endpoint of --watch")]
+pub(crate) struct ListenArgs {
+    /// Where to show the status, page and metrics: ADDRESS:PORT, or `off`; default: 127.0.0.1:7432
+    /// where that is free. Any address but loopback needs TLS and a token.
+    #[arg(long, env = "RECONCILE_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+    /// The certificate chain, PEM.
+    #[arg(long, value_name = "FILE", requires = "listen_key")]
+    pub(crate) listen_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "listen_cert")]
+    pub(crate) listen_key: Option<PathBuf>,
+    /// File with the bearer token that callers must send; else RECONCILE_LISTEN_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) listen_token_file: Option<PathBuf>,
+    /// File with the secret that a Git host signs its webhook with; else RECONCILE_WEBHOOK_SECRET.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) webhook_secret_file: Option<PathBuf>,
 }
 
 /// Commands.

@@ -58,10 +58,14 @@ fn name(step: &Step) -> String {
 impl Listener for Progress {
     fn hear(&self, event: &Event<'_>) {
         match event {
-            Event::PassStarted(_) | Event::SourceChanged => {}
+            Event::PassStarted(_)
+            | Event::SourceChanged
+            | Event::Looked { .. }
+            | Event::PassEnded { .. }
+            | Event::Tick => {}
             Event::SourceBroken(report) => self.line(report),
             Event::PassRefused(error) => self.line(&error.to_string()),
-            Event::Observed { took, known, servers } => self.line(&format!(
+            Event::Observed { took, known, servers, .. } => self.line(&format!(
                 "observed {known} of {servers} servers in {:.2} s",
                 took.as_secs_f64()
             )),

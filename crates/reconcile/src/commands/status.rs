@@ -105,7 +105,8 @@ fn text(status: &Status, wide: bool) -> String {
     }
     let mut services = table(&["SERVICE", "TASKS", "IMAGE"]);
     for service in &status.services {
-        let tasks = format!("{}/{}", service.running, service.wanted);
+        let running = service.running.map_or_else(|| "?".to_owned(), |running| running.to_string());
+        let tasks = format!("{running}/{}", service.wanted);
         services.add_row([service.name.clone(), tasks, service.image.clone()]);
     }
     text.push('\n');

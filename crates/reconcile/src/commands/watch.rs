@@ -25,6 +25,7 @@ use crate::{
     cli::Cli,
     failure::{Failure, Outcome},
     fleet::RealFleet,
+    listen::Publish,
     output::{self, say},
     source, state,
     triggers::{self, Triggers},
@@ -43,9 +44,11 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let folder = state::folder(cli, spec.name.as_str())?;
     let _lock = state::lock(&folder)?;
     let lines = Lines::default();
-    let journal = Journal::open(&folder, &lines)
+    let publish = Publish::new(cli, spec.name.as_str(), &lines);
+    let journal = Journal::open(&folder, &publish)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
     let (dirty, triggers) = tokio::sync::mpsc::channel(1);
+    let _served = publish.start(&cli.listen, dirty.clone())?;
     let prepared = prepare(spec, &first.base)?;
     resume_what_was_left(&prepared, &folder, &journal).await?;
     drop(prepared);
@@ -250,6 +253,9 @@ impl Listener for Lines {
             }
             Event::PassStarted(_)
             | Event::Observed { .. }
+            | Event::Looked { .. }
+            | Event::PassEnded { .. }
+            | Event::Tick
             | Event::StepStarted(_)
             | Event::StepSkipped(_)
             | Event::Verifying => {}

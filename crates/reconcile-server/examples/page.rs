@@ -1,0 +1,97 @@
+//! The page with a simulated cluster behind it, for working on the page: `cargo run -p
+//! reconcile-server --example page -- [converged|drift|down|bare|broken]`, then open
+//! http://127.0.0.1:7433/.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "an example")]
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use reconcile_core::{
+    desired::Desired,
+    plan::plan,
+    verify::{Proof, VerifyReport, observed_proofs},
+};
+use reconcile_server::{About, Board, Listen, start};
+use reconcile_sim::{World, fixture};
+
+fn main() {
+    let scene = std::env::args().nth(1).unwrap_or_else(|| "converged".to_owned());
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let board = Arc::new(Board::new(About {
+        cluster: "main".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        interval: Duration::from_secs(10),
+    }));
+    let address = "127.0.0.1:7433".parse().unwrap();
+    let listen = Listen { address, tls: None, token: None, webhook: None };
+    let served = start(listen, Arc::clone(&board), tokio::sync::mpsc::channel(1).0).unwrap();
+    eprintln!("{scene} on {}", served.url());
+    board.source_changed();
+    let good = World::converged(&desired);
+    let mut world = good.clone();
+    match scene.as_str() {
+        "bare" => world = World::bare(&desired),
+        "down" => {
+            world.server_mut("node3").power = false;
+            world.server_mut("node2").units.get_mut("patroni.service").unwrap().running = false;
+        }
+        "drift" => {
+            for host in ["node1", "node2"] {
+                let files = &mut world.server_mut(host).files;
+                let file = files.get_mut("/etc/default/etcd").unwrap();
+                file.bytes.extend_from_slice(b"ETCD_LOG_LEVEL=debug\n");
+            }
+            world.server_mut("node3").units.get_mut("etcd.service").unwrap().running = false;
+        }
+        _ => {}
+    }
+    for number in 1.. {
+        let shown = if number == 1 && scene != "bare" { &good } else { &world };
+        pass(&board, &desired, shown, number);
+        if scene == "broken" && number == 2 {
+            board.source_broken("error: unknown field `parametres`\n --> main.yaml:14:5\n  |\n14 |     parametres: {}\n  = help: did you mean `parameters`\n");
+        }
+        std::thread::sleep(Duration::from_secs(if number == 1 { 1 } else { 10 }));
+    }
+}
+
+/// A pass whose first step is done and whose next ones stay under way.
+fn pass(board: &Board, desired: &Desired, world: &World, number: u32) {
+    board.pass_started(number);
+    let observed = world.observe(desired);
+    let known = observed.hosts.iter().filter(|(_, facts)| facts.known().is_some());
+    let answers: BTreeMap<_, _> =
+        known.map(|(host, _)| (host.clone(), Duration::from_millis(183))).collect();
+    board.observed(&answers);
+    let plan = plan(desired, &observed);
+    board.looked(desired, &observed, &plan);
+    for (at, step) in plan.steps.iter().take(4).enumerate() {
+        board.step_started(step);
+        std::thread::sleep(Duration::from_millis(300));
+        match at {
+            0 => board.step_finished(step, None, Duration::from_millis(300)),
+            1 => board.step_finished(
+                step,
+                Some("apply on node1: no space left on device"),
+                Duration::from_millis(300),
+            ),
+            _ => {}
+        }
+    }
+    if !plan.steps.is_empty() {
+        return;
+    }
+    board.pass_ended(Duration::from_millis(412), 0, 0);
+    let mut report = VerifyReport { proofs: observed_proofs(desired, &observed) };
+    for (way, host) in
+        [("write", "node1"), ("read", "node1"), ("write", "node2"), ("read", "node2")]
+    {
+        report.proofs.push(Proof {
+            what: format!("{way} through HAProxy on {host}"),
+            host: Some(host.into()),
+            holds: true,
+            millis: 14,
+            detail: "served by 10.0.0.2:5432".to_owned(),
+        });
+    }
+    board.verified(&report);
+}

@@ -1,0 +1,415 @@
+'use strict';
+// The page: follows the event stream and draws what it says. Every text goes in as text.
+
+const $ = id => document.getElementById(id);
+const MARK = { good: '✓', warn: '!', bad: '✕', doubt: '?', work: '◐', info: '·', none: '–' };
+const WORD = { good: 'well', warn: 'attention', bad: 'wrong', doubt: 'unknown', work: 'in progress', info: '', none: '' };
+/** A server that is silent for longer than two ticks is lost. */
+const SILENCE = 12000;
+const KEPT = 200;
+
+let doc = null;
+let events = [];
+let lastId = '';
+let heard = 0;
+let connected = false;
+let lostSince = Date.now();
+/** The operator's clock minus ours, in milliseconds. */
+let skew = 0;
+let dirty = false;
+const open = new Set();
+
+/** An element with attributes and children; strings become text nodes. */
+function h(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value !== undefined && value !== null && value !== false) element.setAttribute(name, value);
+  }
+  for (const child of children.flat()) {
+    if (child !== undefined && child !== null && child !== false && child !== '') element.append(child);
+  }
+  return element;
+}
+
+function mark(level, turning) {
+  const glyph = h('span', { 'aria-hidden': 'true' }, MARK[level]);
+  return h('span', { class: 'tone' + (turning ? ' turning' : ''), 'data-level': level, role: 'img', 'aria-label': WORD[level] || 'note' }, glyph);
+}
+
+const now = () => Date.now() + skew;
+
+function ago(time) {
+  if (!time) return 'never';
+  const seconds = Math.max(0, Math.round((now() - Date.parse(time)) / 1000));
+  if (seconds < 90) return seconds + ' s ago';
+  if (seconds < 5400) return Math.round(seconds / 60) + ' min ago';
+  if (seconds < 129600) return Math.round(seconds / 3600) + ' h ago';
+  return Math.round(seconds / 86400) + ' days ago';
+}
+
+const clock = time => new Date(time).toLocaleTimeString([], { hour12: false });
+
+function bytes(count) {
+  if (count < 1024) return count + ' B';
+  if (count < 1048576) return (count / 1024).toFixed(1) + ' KiB';
+  if (count < 1073741824) return (count / 1048576).toFixed(1) + ' MiB';
+  return (count / 1073741824).toFixed(1) + ' GiB';
+}
+
+/** Text that grows old by itself; refreshed every second. */
+const since = (time, before = '', after = '') =>
+  h('span', { 'data-since': time, 'data-before': before, 'data-after': after }, before + ago(time) + after);
+
+// ---- what is well and what is not ------------------------------------------------------------
+
+function etcdLevel(word) {
+  return { leader: 'good', member: 'good', unknown: 'doubt', '-': 'none' }[word] || 'bad';
+}
+function databaseLevel(host) {
+  if (host.role === 'primary' || host.role === 'standby leader') return 'good';
+  if (host.role === 'replica') return host.state === 'streaming' ? 'good' : 'warn';
+  return { unknown: 'doubt', '-': 'none' }[host.role] || (/creat|start/.test(host.state) ? 'warn' : 'bad');
+}
+function swarmLevel(word) {
+  return { leader: 'good', manager: 'good', worker: 'good', unknown: 'doubt', '-': 'none' }[word] || 'bad';
+}
+function taskLevel(state) {
+  if (state === 'running') return 'good';
+  return /fail|reject|orphan|shutdown|complete/.test(state) ? 'bad' : 'warn';
+}
+const shortName = service => service.name.slice(service.name.indexOf('_') + 1);
+
+/** Everything that needs attention, worst first: level, where, what. */
+function problems() {
+  const list = [];
+  const add = (level, where, what) => list.push({ level, where, what });
+  if (doc.source.state === 'broken') add('bad', 'file', 'cannot be read; the last good one stays in force');
+  if (doc.passes.refused) add('bad', 'plan', 'was refused: ' + doc.passes.refused);
+  for (const host of doc.hosts) {
+    if (host.unreachable) { add('bad', host.name, 'does not answer: ' + host.unreachable); continue; }
+    const parts = [['etcd', etcdLevel(host.etcd), host.etcd], ['PostgreSQL', databaseLevel(host), host.state || host.role], ['Swarm', swarmLevel(host.swarm), host.swarm]];
+    for (const [part, level, word] of parts) {
+      if (level === 'bad' || level === 'warn') add(level, host.name, part + ' is ' + word);
+      if (level === 'doubt') add('doubt', host.name, part + ' could not be asked');
+    }
+  }
+  // What is missing where a server does not answer is said by the server.
+  const away = doc.hosts.filter(host => host.unreachable).length;
+  for (const service of doc.services) {
+    if (service.running === undefined) continue;
+    if (service.running + away < service.wanted) add('bad', shortName(service), service.running + ' of ' + service.wanted + ' tasks run');
+  }
+  for (const step of doc.plan.steps) {
+    if (step.progress.state === 'failed') add('bad', step.object, step.verb + ' failed: ' + step.progress.error);
+  }
+  if (doc.proof && !doc.proof.holds) {
+    for (const part of doc.proof.parts) if (!part.holds) add('bad', part.host || 'service', 'not proven: ' + part.what + ': ' + part.detail);
+  }
+  for (const held of doc.plan.held) {
+    // What an unreachable server holds is said by the server.
+    const said = doc.hosts.some(host => host.unreachable && host.name === held.host);
+    if (!said) add('warn', held.object, 'held: ' + held.message);
+  }
+  const rank = { bad: 0, warn: 1, doubt: 2 };
+  return list.sort((a, b) => rank[a.level] - rank[b.level]);
+}
+
+function headline(found) {
+  const ready = doc.conditions.find(condition => condition.type === 'Ready');
+  const steps = doc.plan.steps;
+  const running = steps.filter(step => step.progress.state === 'running');
+  const ended = steps.filter(step => /done|failed|skipped/.test(step.progress.state)).length;
+  const work = steps.length && ended < steps.length;
+  const doing = running.map(step => step.verb + ' ' + step.object).slice(0, 3).join(', ') + (running.length > 3 ? ', …' : '');
+  const worst = found.length ? found[0].level : 'good';
+  if (!doc.observedAt) return { level: 'none', text: 'Waiting for the first pass', sub: doc.source.state === 'broken' ? 'The desired state cannot be read.' : '' };
+  if (found.length) {
+    const first = found[0];
+    const more = found.length > 1 ? ', and ' + (found.length - 1) + ' more' : '';
+    const sub = work ? 'Working: ' + ended + ' of ' + steps.length + ' steps' + (doing ? ', now ' + doing : '') : '';
+    return { level: worst, text: first.where + ': ' + first.what + more, sub };
+  }
+  if (work) return { level: 'work', text: 'Working: ' + ended + ' of ' + steps.length + ' steps', sub: doing };
+  if (ready && ready.status === 'True') return { level: 'good', text: 'All is well', sub: ready.message };
+  if (ready && ready.status === 'False') return { level: 'warn', text: ready.message, sub: ready.reason };
+  return { level: 'doubt', text: 'As desired; service not proven yet', sub: '' };
+}
+
+// ---- drawing ----------------------------------------------------------------------------------
+
+function node(level, word, lines, extra) {
+  if (level === 'none') return h('div', { class: 'node none' }, word || '–');
+  return h('div', { class: 'node ' + (extra || ''), 'data-level': level },
+    mark(level, level === 'work'), ' ', h('span', { class: 'word' }, word), lines.filter(Boolean).map(line => h('small', null, line)));
+}
+
+function serviceNodes(host, services, named) {
+  return services.map(service => {
+    const label = named ? shortName(service) : '';
+    const tag = service.image.split('@')[0].split('/').pop();
+    if (service.running === undefined || host.unreachable) return node('doubt', 'unknown', [label, tag]);
+    const task = service.tasks.find(task => task.host === host.name);
+    if (!task) return host.swarm === '-' ? node('none', '–') : node('bad', 'no task', [label, tag]);
+    return node(taskLevel(task.state), task.state, [label, tag]);
+  });
+}
+
+function databaseNode(host) {
+  const level = databaseLevel(host);
+  if (level === 'none') return node('none', '–');
+  const versions = host.versions;
+  const lines = [
+    host.role === 'replica' ? host.state : '',
+    versions.postgresql ? 'PostgreSQL ' + versions.postgresql : '',
+    versions.patroni ? 'Patroni ' + versions.patroni : '',
+    host.timeline !== undefined ? 'timeline ' + host.timeline + (host.lagBytes !== undefined && host.role !== 'primary' ? ', lag ' + bytes(host.lagBytes) : '') : '',
+  ];
+  return node(level, host.role, lines, host.role === 'primary' ? 'chief' : '');
+}
+
+function drawMap() {
+  const hosts = doc.hosts;
+  const of = name => doc.services.filter(service => shortName(service).replace(/-read$/, '') === name);
+  const known = ['haproxy', 'pgbouncer', 'router'];
+  const others = doc.services.filter(service => !known.includes(shortName(service).replace(/-read$/, '')));
+  const map = $('map');
+  map.style.setProperty('--servers', hosts.length);
+  const head = h('thead', null, h('tr', null, h('td', { class: 'layer' }), hosts.map(host =>
+    h('th', { scope: 'col' }, mark(host.unreachable ? 'bad' : 'good'), ' ', h('b', null, host.name),
+      h('small', null, host.address),
+      h('small', null, host.unreachable ? 'does not answer' : 'answers in ' + Math.round((host.answerSeconds || 0) * 1000) + ' ms')))));
+  const layer = (name, about, cells) => h('tr', null, h('th', { scope: 'row', class: 'layer' }, name, about && h('small', null, about)), cells);
+  const wires = (kind, about) => h('tr', { class: 'wires ' + kind, 'aria-hidden': 'true' }, h('th', null, about), hosts.map(() => h('td')));
+  const cells = make => hosts.map(host => h('td', null, make(host)));
+  const body = h('tbody');
+  if (doc.services.length) {
+    body.append(layer('Applications', '', [h('td', { colspan: hosts.length }, h('div', { class: 'node none apps' }, 'write to haproxy:5432, read from haproxy:5433'))]), wires('bus', 'any front'));
+  }
+  if (of('haproxy').length) body.append(layer('HAProxy', 'Swarm', cells(host => serviceNodes(host, of('haproxy')))), wires('bus', 'any pooler'));
+  if (of('pgbouncer').length) body.append(layer('PgBouncer', 'Swarm', cells(host => serviceNodes(host, of('pgbouncer'), true))), wires('own', 'same server'));
+  if (of('router').length) body.append(layer('Router', 'Swarm', cells(host => serviceNodes(host, of('router')))), wires('bus', 'by role'));
+  if (others.length) body.append(layer('Others', 'Swarm', cells(host => serviceNodes(host, others, true))));
+  body.append(layer('PostgreSQL', 'systemd', cells(databaseNode)), wires('bus', 'leader key'));
+  body.append(layer('etcd', 'systemd', cells(host => {
+    const level = etcdLevel(host.etcd);
+    return node(level, level === 'none' ? '–' : host.etcd, [host.versions.etcd && 'etcd ' + host.versions.etcd]);
+  })));
+  if (doc.services.length) {
+    body.append(h('tr', { class: 'gap', 'aria-hidden': 'true' }, h('td', { colspan: hosts.length + 1 })));
+    body.append(layer('Swarm', 'Docker', cells(host => node(swarmLevel(host.swarm), host.swarm, [host.versions.docker && 'Docker ' + host.versions.docker]))));
+  }
+  map.replaceChildren(h('caption', { hidden: true }, 'Components by layer and server'), head, body);
+}
+
+const STEP = { pending: 'none', running: 'work', done: 'good', failed: 'bad', skipped: 'info' };
+
+function drawSteps() {
+  const steps = doc.plan.steps;
+  const ended = steps.filter(step => step.progress.state === 'done').length;
+  $('plan-count').textContent = steps.length ? ended + ' of ' + steps.length + ' steps done' : '';
+  if (!steps.length) { $('steps').replaceChildren(h('li', { class: 'empty' }, 'Nothing to do: no drift.')); return; }
+  // What runs or failed comes first; among hundreds of pending steps nobody would find it.
+  const order = { failed: 0, running: 0, pending: 1, skipped: 1, done: 2 };
+  const shown = [...steps].sort((a, b) => order[a.progress.state] - order[b.progress.state] || a.id - b.id);
+  $('steps').replaceChildren(...shown.map(step => {
+    const { state, seconds, startedAt, error } = step.progress;
+    const level = STEP[state];
+    const key = 'step ' + step.verb + ' ' + step.object;
+    const took = seconds !== undefined ? seconds.toFixed(1) + ' s' : state === 'running' && startedAt ? since(startedAt, 'since ') : state === 'pending' ? '' : state;
+    const line = [
+      mark(level, state === 'running'),
+      h('span', { class: 'object' }, step.verb + ' ' + step.object),
+      h('span', { class: 'took' }, step.impact !== 'none' && h('span', { class: 'tag', 'data-level': step.impact === 'restart' ? 'warn' : 'work' }, step.impact), ' ', took),
+      h('span', { class: 'why' }, step.reason),
+      error && h('span', { class: 'fail' }, error),
+    ];
+    if (!step.changes.length) return h('li', null, h('div', { class: 'step' }, line));
+    const details = h('details', { open: open.has(key) ? '' : null }, h('summary', { class: 'step', 'data-key': key }, line),
+      h('div', { class: 'diff', tabindex: '0', role: 'group', 'aria-label': 'changes of ' + step.object }, step.changes.map(change => h('div', null,
+        h('b', null, change.field),
+        change.from !== undefined && h('pre', { 'data-level': 'bad' }, '− ' + change.from),
+        change.to !== undefined && h('pre', { 'data-level': 'good' }, '+ ' + change.to)))));
+    details.addEventListener('toggle', () => details.open ? open.add(key) : open.delete(key));
+    return h('li', null, details);
+  }));
+}
+
+function drawHeld() {
+  const held = doc.plan.held;
+  $('held-box').hidden = !held.length;
+  $('held-count').textContent = held.length || '';
+  $('held').replaceChildren(...held.map(one => h('li', null, mark('warn'), h('span', { class: 'object' }, one.object), h('small', null, since(one.since)), h('span', { class: 'detail' }, one.message))));
+}
+
+function drawConditions() {
+  $('conditions').replaceChildren(...doc.conditions.map(condition => {
+    const when = condition.type === 'Reconciling' || condition.type === 'Stalled';
+    const level = condition.status === 'Unknown' ? 'doubt'
+      : when ? (condition.status === 'False' ? 'good' : condition.type === 'Stalled' ? 'warn' : 'work')
+      : condition.status === 'True' ? 'good' : 'bad';
+    return h('li', null, mark(level), h('span', null, h('b', null, condition.type), ' ' + condition.status), h('small', null, since(condition.lastTransitionTime)), h('span', { class: 'detail' }, condition.message));
+  }));
+  const proof = doc.proof;
+  $('proof-when').replaceChildren(proof ? since(proof.at) : 'not made yet');
+  $('proof').replaceChildren(...(proof ? proof.parts : []).map(part =>
+    h('li', null, mark(part.holds ? 'good' : 'bad'), h('span', null, part.what, h('small', null, ' ' + part.detail)), h('small', null, part.millis ? part.millis + ' ms' : ''))));
+}
+
+function drawEvents() {
+  const list = events.slice().reverse().map(entry =>
+    h('li', null, h('time', { datetime: entry.at, title: entry.at }, clock(entry.at)), mark(entry.level), h('span', null, entry.text)));
+  $('events').replaceChildren(...(list.length ? list : [h('li', { class: 'empty' }, 'Nothing yet.')]));
+}
+
+function setText(id, text) {
+  // Only what is new is put in, so that a live region does not speak twice.
+  if ($(id).textContent !== text) $(id).textContent = text;
+}
+
+function draw() {
+  dirty = false;
+  if (!doc) return;
+  const focus = document.activeElement && document.activeElement.dataset.key;
+  const found = problems();
+  const head = headline(found);
+  setText('cluster', doc.cluster);
+  $('headline').dataset.level = head.level;
+  setText('headline-mark', MARK[head.level]);
+  setText('headline-text', head.text);
+  setText('headline-sub', head.sub);
+  document.title = MARK[head.level] + ' ' + doc.cluster + ': ' + head.text;
+  const colour = { good: '%231a6b43', warn: '%23b87400', bad: '%23c62a20', doubt: '%2355578a', work: '%231d4f84' }[head.level] || '%23777';
+  $('icon').href = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><circle cx='8' cy='8' r='7' fill='" + colour + "'/></svg>";
+  $('problems').hidden = found.length < 2;
+  $('problems').replaceChildren(...found.slice(0, 12).map(one => h('li', null, mark(one.level), h('b', null, one.where), h('span', null, one.what))),
+    ...(found.length > 12 ? [h('li', null, h('span'), h('b', null, found.length - 12 + ' more'))] : []));
+  $('broken').hidden = doc.source.state !== 'broken';
+  setText('report', doc.source.report || '');
+  $('main').hidden = false;
+  drawMap(); drawSteps(); drawHeld(); drawConditions(); drawEvents(); drawFoot();
+  if (focus) {
+    for (const element of document.querySelectorAll('[data-key]')) if (element.dataset.key === focus) element.focus({ preventScroll: true });
+  }
+}
+
+function drawFoot() {
+  const passes = doc.passes;
+  const digest = doc.observedGeneration ? ', desired state ' + doc.observedGeneration.slice(0, 12) : '';
+  const last = passes.endedAt ? ', the last took ' + passes.seconds.toFixed(2) + ' s' : '';
+  $('foot').replaceChildren('reconcile ' + doc.operator.version + ', pass ' + passes.number + last + digest + ', started ', since(doc.operator.startedAt));
+}
+
+function drawLink() {
+  const silent = Date.now() - heard > SILENCE;
+  const live = connected && !silent;
+  $('link-mark').replaceChildren(mark(live ? 'good' : 'bad'));
+  const age = doc && doc.observedAt ? 'observed ' + ago(doc.observedAt) : 'nothing observed yet';
+  setText('link', (live ? 'live, ' : 'not connected, ') + age);
+  const lost = doc && !live && Date.now() - lostSince > 1500;
+  $('lost').hidden = !lost;
+  if (lost) setText('lost', 'The connection to the operator is lost since ' + clock(lostSince) + '. What you see is how it was at ' + (doc.observedAt ? clock(doc.observedAt) : '–') + '. Trying again.');
+  document.body.classList.toggle('stale', Boolean(lost));
+  for (const element of document.querySelectorAll('[data-since]')) {
+    const text = element.dataset.before + ago(element.dataset.since) + element.dataset.after;
+    if (element.textContent !== text) element.textContent = text;
+  }
+}
+
+// ---- the stream -------------------------------------------------------------------------------
+
+function later() {
+  if (!dirty) { dirty = true; setTimeout(draw, 40); }
+}
+
+function take(kind, data) {
+  if (kind === 'status') {
+    doc = data;
+    if (data.events) events = data.events;
+  } else if (kind === 'tick') {
+    skew = Date.parse(data.now) - Date.now();
+    return;
+  } else if (!doc) {
+    return;
+  } else if (kind === 'step') {
+    const step = doc.plan.steps.find(step => step.id === data.id && step.object === data.object);
+    if (step) step.progress = data.progress;
+  } else if (kind === 'log') {
+    events.push(data);
+    if (events.length > KEPT) events.shift();
+  } else if (kind === 'calm') {
+    doc.observedAt = data.observedAt;
+    doc.passes = data.passes;
+    doc.lastGoodProof = data.lastGoodProof;
+    if (doc.proof && data.proofAt) doc.proof.at = data.proofAt;
+  }
+  later();
+}
+
+function frame(text) {
+  let kind = '', data = '', id = '';
+  for (const line of text.split('\n')) {
+    if (line.startsWith('event: ')) kind = line.slice(7);
+    else if (line.startsWith('data: ')) data = line.slice(6);
+    else if (line.startsWith('id: ')) id = line.slice(4);
+  }
+  if (data) take(kind, JSON.parse(data));
+  if (id) lastId = id;
+}
+
+async function follow(signal) {
+  const headers = {};
+  const token = sessionStorage.getItem('token');
+  if (token) headers.Authorization = 'Bearer ' + token;
+  if (lastId && doc) headers['Last-Event-ID'] = lastId;
+  const answer = await fetch('events', { headers, signal, cache: 'no-store' });
+  if (answer.status === 401) { await login(Boolean(token)); return; }
+  if (!answer.ok) throw new Error('the operator answers ' + answer.status);
+  $('login').hidden = true;
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    heard = Date.now();
+    if (!connected) { connected = true; drawLink(); }
+    rest += value;
+    const parts = rest.split('\n\n');
+    rest = parts.pop();
+    parts.forEach(frame);
+  }
+}
+
+function login(wrong) {
+  $('login').hidden = false;
+  setText('login-error', wrong ? 'That token is not the right one.' : '');
+  $('token').focus();
+  return new Promise(done => {
+    $('login').onsubmit = event => {
+      event.preventDefault();
+      sessionStorage.setItem('token', $('token').value.trim());
+      $('token').value = '';
+      done();
+    };
+  });
+}
+
+async function run() {
+  let pause = 500;
+  for (;;) {
+    const abort = new AbortController();
+    heard = Date.now();
+    const watch = setInterval(() => { if (connected && Date.now() - heard > SILENCE) abort.abort(); }, 1000);
+    const began = Date.now();
+    try { await follow(abort.signal); } catch (error) { console.info('stream:', error.message); }
+    clearInterval(watch);
+    if (connected) lostSince = Date.now();
+    connected = false;
+    drawLink();
+    if (Date.now() - began > 10000) pause = 500;
+    await new Promise(done => setTimeout(done, pause * (0.75 + Math.random() / 2)));
+    pause = Math.min(pause * 2, 8000);
+  }
+}
+
+setInterval(drawLink, 1000);
+run();

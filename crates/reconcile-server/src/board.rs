@@ -1,0 +1,407 @@
+//! The board: the watch loop writes on it, requests read from it.
+//!
+//! Each word of the loop holds the lock for well under a millisecond. What requests get is
+//! rendered once for each change, by the first that asks, and shared from then on.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
+use reconcile_core::{
+    desired::Desired,
+    model::{HostName, Observed},
+    plan::{Plan, Step},
+    status::status,
+    verify::VerifyReport,
+};
+use tokio::sync::watch;
+
+use crate::{
+    clock, convert,
+    document::{Document, Entry, Level, SourceState, StepState},
+    facts::{self, Facts},
+    frames::{Frames, Next},
+    history::{self, History, entry},
+    metrics::{Metrics, Moments},
+};
+
+/// The loop looks at its source twice a second; silence for so long means that it hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// With steps under way it may be silent until the last of them must have ended.
+const STEP_GRACE: Duration = Duration::from_secs(60);
+/// A pass takes a moment even where the interval is a second.
+const LEAST_READY: Duration = Duration::from_secs(15);
+
+/// What the board is about.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Version of reconcile.
+    pub version: String,
+    /// Between two passes while nothing happens.
+    pub interval: Duration,
+}
+
+/// The board.
+pub struct Board {
+    inner: Mutex<Inner>,
+    newest: watch::Sender<u64>,
+    interval: Duration,
+}
+
+struct Inner {
+    facts: Facts,
+    history: History,
+    metrics: Metrics,
+    frames: Frames,
+    status: Option<Bytes>,
+    metrics_text: Option<Bytes>,
+    moments: Moments,
+    heard: Instant,
+    /// Longest silence that the steps under way explain, by step.
+    patience: BTreeMap<usize, Duration>,
+    ended: Option<Instant>,
+    pass_began: Instant,
+}
+
+/// Where a client is on the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// It has nothing yet, or too little to go on from.
+    Start,
+    /// It has all up to this number.
+    After(u64),
+}
+
+impl Board {
+    /// An empty board.
+    pub fn new(about: About) -> Self {
+        let interval = about.interval;
+        let process = format!("{:x}", clock::millis(SystemTime::now()));
+        let inner = Inner {
+            facts: Facts::new(about),
+            history: History::default(),
+            metrics: Metrics::new(),
+            frames: Frames::new(process),
+            status: None,
+            metrics_text: None,
+            moments: Moments::default(),
+            heard: Instant::now(),
+            patience: BTreeMap::new(),
+            ended: None,
+            pass_began: Instant::now(),
+        };
+        Self { inner: Mutex::new(inner), newest: watch::Sender::new(0), interval }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is on the board and tells the streams.
+    fn write(&self, change: impl FnOnce(&mut Inner)) {
+        let newest = {
+            let mut inner = self.lock();
+            inner.heard = Instant::now();
+            change(&mut inner);
+            (inner.status, inner.metrics_text) = (None, None);
+            inner.frames.newest()
+        };
+        self.newest.send_if_modified(|old| std::mem::replace(old, newest) != newest);
+    }
+
+    /// The loop lives.
+    pub fn tick(&self) {
+        self.lock().heard = Instant::now();
+    }
+
+    /// A new desired state is in force.
+    pub fn source_changed(&self) {
+        self.write(|inner| {
+            inner.facts.source(SourceState::InForce, None);
+            inner.log(entry("source", Level::Info, "the desired state was read"));
+            inner.push_snapshot();
+        });
+    }
+
+    /// The desired state cannot be read; the last good one stays in force.
+    pub fn source_broken(&self, report: &str) {
+        self.write(|inner| {
+            let report = convert::without_source_lines(report);
+            inner.facts.source(SourceState::Broken, Some(report));
+            let text = "the desired state cannot be read; the last good one stays in force";
+            inner.log(entry("source", Level::Bad, text));
+            inner.push_snapshot();
+        });
+    }
+
+    /// A pass begins.
+    pub fn pass_started(&self, number: u32) {
+        self.write(|inner| {
+            inner.pass_began = Instant::now();
+            inner.facts.pass_started(number);
+        });
+    }
+
+    /// The servers were asked; `answers` holds how long each one that answered took.
+    pub fn observed(&self, answers: &BTreeMap<HostName, Duration>) {
+        self.write(|inner| inner.facts.observed(answers));
+    }
+
+    /// All that a status is made of.
+    pub fn looked(&self, desired: &Desired, observed: &Observed, plan: &Plan) {
+        let proof = self.lock().facts.proof();
+        let status = status(desired, observed, plan, proof);
+        self.write(|inner| {
+            let old = inner.facts.looked(status, plan);
+            for entry in history::changes(&old, &inner.facts.document) {
+                inner.log(entry);
+            }
+            if !facts::same(&old, &inner.facts.document) {
+                inner.push_snapshot();
+            }
+        });
+    }
+
+    /// The plan was refused by the checker.
+    pub fn pass_refused(&self, error: &str) {
+        self.write(|inner| {
+            inner.log(entry("pass", Level::Bad, format!("nothing was done: {error}")));
+            inner.pass_over("refused", None, Some(error.to_owned()));
+            inner.push_snapshot();
+        });
+    }
+
+    /// A step begins.
+    pub fn step_started(&self, step: &Step) {
+        self.write(|inner| {
+            let patience = Duration::from_secs(step.deadline_seconds) + STEP_GRACE;
+            inner.patience.insert(step.id, patience);
+            let change = inner.facts.step(step, |progress| {
+                progress.state = StepState::Running;
+                progress.started_at = Some(clock::now());
+            });
+            inner.push("step", change);
+        });
+    }
+
+    /// A step ended.
+    pub fn step_finished(&self, step: &Step, error: Option<&str>, took: Duration) {
+        self.write(|inner| {
+            inner.patience.remove(&step.id);
+            let (verb, seconds) = (step.verb.word(), took.as_secs_f64());
+            let change = inner.facts.step(step, |progress| {
+                progress.state = if error.is_some() { StepState::Failed } else { StepState::Done };
+                progress.seconds = Some(seconds);
+                progress.error = error.map(str::to_owned);
+            });
+            inner.push("step", change);
+            inner.facts.forget_proof();
+            let what = format!("{verb} {} ({seconds:.1} s)", step.object);
+            inner.log(match error {
+                None => entry("step", Level::Good, what),
+                Some(error) => entry("step", Level::Bad, format!("{what}: {error}")),
+            });
+            inner.metrics.step(verb, if error.is_some() { "failed" } else { "done" });
+        });
+    }
+
+    /// A step was left for a later pass.
+    pub fn step_skipped(&self, step: &Step) {
+        self.write(|inner| {
+            let change = inner.facts.step(step, |progress| progress.state = StepState::Skipped);
+            inner.push("step", change);
+            inner.metrics.step(step.verb.word(), "skipped");
+        });
+    }
+
+    /// A pass ended.
+    pub fn pass_ended(&self, took: Duration, done: usize, failed: usize) {
+        self.write(|inner| {
+            let result = match (failed, done) {
+                (0, 0) if inner.facts.document.plan.held.is_empty() => "nothingToDo",
+                (0, 0) => "held",
+                (0, _) => "changed",
+                _ => "failed",
+            };
+            inner.pass_over(result, Some(took), None);
+        });
+    }
+
+    /// The proof of service ended.
+    pub fn verified(&self, report: &VerifyReport) {
+        self.write(|inner| {
+            let before = inner.facts.document.proof.as_ref().map(|proof| proof.holds);
+            let old = inner.facts.proved(report);
+            if report.holds() {
+                inner.moments.good_proof = Some(seconds_now());
+            }
+            let mut entries = Vec::new();
+            history::condition_changes(&old, &inner.facts.document.conditions, &mut entries);
+            for proof in report.proofs.iter().filter(|proof| !proof.holds) {
+                let text = format!("not proven: {}: {}", proof.what, proof.detail);
+                entries.push(entry("proof", Level::Bad, text));
+            }
+            let news = !entries.is_empty() || before != Some(report.holds());
+            for entry in entries {
+                inner.log(entry);
+            }
+            if news {
+                inner.push_snapshot();
+            } else {
+                inner.push_calm();
+            }
+        });
+    }
+
+    /// A call of the webhook, for the history and the metrics.
+    pub(crate) fn webhook(&self, result: &str) {
+        let mut inner = self.lock();
+        inner.metrics.webhook(result);
+        inner.metrics_text = None;
+        if result == "accepted" {
+            inner.log(entry("webhook", Level::Info, "the Git host asked for a pass"));
+        }
+        inner.status = None;
+        let newest = inner.frames.newest();
+        drop(inner);
+        self.newest.send_if_modified(|old| std::mem::replace(old, newest) != newest);
+    }
+
+    /// The JSON of `/status`.
+    pub(crate) fn status(&self) -> Bytes {
+        self.lock().status()
+    }
+
+    /// The text of `/metrics`.
+    pub(crate) fn metrics(&self) -> Bytes {
+        let mut inner = self.lock();
+        let Inner { metrics, facts, moments, metrics_text, .. } = &mut *inner;
+        metrics_text.get_or_insert_with(|| metrics.text(&facts.document, moments)).clone()
+    }
+
+    /// The gauge of open streams. It changes without the board, so its text is made anew.
+    pub(crate) fn streams(&self) -> Gauge {
+        let mut inner = self.lock();
+        inner.metrics_text = None;
+        inner.metrics.streams()
+    }
+
+    /// Why the loop does not live, if so.
+    pub(crate) fn alive(&self) -> Result<(), String> {
+        let inner = self.lock();
+        let patience = inner.patience.values().copied().max().unwrap_or(PATIENCE).max(PATIENCE);
+        let silence = inner.heard.elapsed();
+        if silence <= patience {
+            return Ok(());
+        }
+        Err(format!("the loop has been silent for {} s", silence.as_secs()))
+    }
+
+    /// Why what is shown may not be relied on, if so.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        self.alive()?;
+        let inner = self.lock();
+        match inner.facts.document.source.state {
+            SourceState::Pending => return Err("the desired state was not read yet".to_owned()),
+            SourceState::Broken => return Err("the desired state cannot be read".to_owned()),
+            SourceState::InForce => {}
+        }
+        let limit = (self.interval * 3).max(LEAST_READY);
+        match inner.ended {
+            None => Err("no pass has ended yet".to_owned()),
+            Some(ended) if ended.elapsed() > limit => {
+                Err(format!("the last pass ended {} s ago", ended.elapsed().as_secs()))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Tells when there is more for a stream.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Where a client stands that says what it has seen last.
+    pub(crate) fn position(&self, last_id: Option<&str>) -> Position {
+        let number = last_id.and_then(|id| self.lock().frames.number(id));
+        number.map_or(Position::Start, Position::After)
+    }
+
+    /// What comes next for a client; None: nothing for now.
+    pub(crate) fn next(&self, position: Position) -> Option<(Position, Vec<Bytes>)> {
+        let mut inner = self.lock();
+        if let Position::After(seen) = position {
+            match inner.frames.after(seen) {
+                Next::Nothing => return None,
+                Next::Frame(number, bytes) => return Some((Position::After(number), vec![bytes])),
+                Next::StartAnew => {}
+            }
+        }
+        let whole = inner.status();
+        let head = Bytes::from(inner.frames.head("status"));
+        let newest = inner.frames.newest();
+        Some((Position::After(newest), vec![head, whole, Bytes::from_static(b"\n\n")]))
+    }
+}
+
+impl Inner {
+    fn log(&mut self, entry: Entry) {
+        self.frames.push("log", &entry);
+        self.history.push(entry);
+    }
+
+    fn push<T: serde::Serialize>(&mut self, event: &str, data: Option<T>) {
+        if let Some(data) = data {
+            self.frames.push(event, &data);
+        }
+    }
+
+    fn push_calm(&mut self) {
+        let calm = self.facts.calm();
+        self.frames.push("calm", &calm);
+    }
+
+    /// The whole status as a frame, without the history: clients have that by its own frames.
+    fn push_snapshot(&mut self) {
+        let json = to_json(&self.facts.document);
+        self.frames.push_snapshot(&json);
+    }
+
+    fn pass_over(&mut self, result: &str, took: Option<Duration>, refused: Option<String>) {
+        let took = took.unwrap_or_else(|| self.pass_began.elapsed());
+        self.patience.clear();
+        self.ended = Some(Instant::now());
+        self.moments.pass = Some(seconds_now());
+        self.facts.pass_ended(took, refused);
+        self.metrics.pass(result, took);
+        self.push_calm();
+    }
+
+    fn status(&mut self) -> Bytes {
+        if let Some(status) = &self.status {
+            return status.clone();
+        }
+        let mut document = self.facts.document.clone();
+        document.events = Some(self.history.all());
+        let status = Bytes::from(to_json(&document));
+        self.status = Some(status.clone());
+        status
+    }
+}
+
+fn to_json(document: &Document) -> Vec<u8> {
+    // Plain data with string keys always serialises.
+    serde_json::to_vec(document).unwrap_or_default()
+}
+
+fn seconds_now() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}

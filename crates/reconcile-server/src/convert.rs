@@ -1,0 +1,144 @@
+//! From the core's types to what goes out.
+
+use reconcile_core::{
+    model::ObjectId,
+    plan::{HoldReason, Step},
+    status::{HostStatus, ServiceStatus, Truth},
+    verify::VerifyReport,
+};
+
+use crate::document::{
+    Change, Host, Progress, Proof, ProofPart, Service, Step as StepOut, Task, Versions,
+};
+
+pub(crate) fn truth(truth: Truth) -> &'static str {
+    match truth {
+        Truth::True => "True",
+        Truth::False => "False",
+        Truth::Unknown => "Unknown",
+    }
+}
+
+pub(crate) fn host(status: HostStatus, answer_seconds: Option<f64>) -> Host {
+    Host {
+        name: status.name.to_string(),
+        address: status.address,
+        unreachable: status.unreachable,
+        answer_seconds,
+        etcd: status.etcd,
+        role: status.role,
+        state: status.state,
+        timeline: status.timeline,
+        lag_bytes: status.lag_bytes,
+        swarm: status.swarm,
+        tasks: status.tasks,
+        versions: Versions {
+            etcd: status.versions.etcd,
+            patroni: status.versions.patroni,
+            postgresql: status.versions.postgresql,
+            docker: status.versions.docker,
+        },
+    }
+}
+
+pub(crate) fn service(status: ServiceStatus) -> Service {
+    Service {
+        name: status.name,
+        image: status.image,
+        running: status.running,
+        wanted: status.wanted,
+        tasks: status
+            .tasks
+            .into_iter()
+            .map(|task| Task { host: task.host.to_string(), state: task.state })
+            .collect(),
+    }
+}
+
+pub(crate) fn step(step: &Step) -> StepOut {
+    StepOut {
+        id: step.id,
+        object: step.object.to_string(),
+        class: class(&step.object),
+        host: step.object.host().map(ToString::to_string),
+        verb: step.verb.word(),
+        impact: step.impact.word(),
+        reason: step.reason.clone(),
+        after: step.after.clone(),
+        changes: step
+            .changes
+            .iter()
+            .map(|change| Change {
+                field: change.field.clone(),
+                from: change.from.clone(),
+                to: change.to.clone(),
+            })
+            .collect(),
+        progress: Progress::default(),
+    }
+}
+
+pub(crate) fn proof(report: &VerifyReport, at: String) -> Proof {
+    Proof {
+        at,
+        holds: report.holds(),
+        parts: report
+            .proofs
+            .iter()
+            .map(|proof| ProofPart {
+                what: proof.what.clone(),
+                host: proof.host.as_ref().map(ToString::to_string),
+                holds: proof.holds,
+                millis: proof.millis,
+                detail: proof.detail.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// The class of an object, for counting drift.
+pub(crate) fn class(object: &ObjectId) -> &'static str {
+    match object {
+        ObjectId::Host(_) => "host",
+        ObjectId::Packages(_) => "packages",
+        ObjectId::File(..) => "file",
+        ObjectId::Unit(..) => "unit",
+        ObjectId::EtcdMember(_) | ObjectId::EtcdCluster => "etcd",
+        ObjectId::PatroniMember(_) | ObjectId::PatroniConfig => "patroni",
+        ObjectId::Role(_) => "role",
+        ObjectId::Database(_)
+        | ObjectId::Extension(..)
+        | ObjectId::PoolerLookup(_)
+        | ObjectId::ProbeTable => "database",
+        ObjectId::Swarm | ObjectId::SwarmNode(_) => "swarm",
+        ObjectId::Network(_) => "network",
+        ObjectId::Config(_) => "config",
+        ObjectId::Secret(_) => "secret",
+        ObjectId::Service(_) => "service",
+    }
+}
+
+/// The kind of a hold, as its JSON names it.
+pub(crate) fn hold_kind(reason: &HoldReason) -> &'static str {
+    match reason {
+        HoldReason::Unknown(_) => "unknown",
+        HoldReason::Foreign(_) => "foreign",
+        HoldReason::PortTaken(_) => "portTaken",
+        HoldReason::WaitsFor(_) => "waitsFor",
+        HoldReason::Quorum(_) => "quorum",
+        HoldReason::OneAtATime(_) => "oneAtATime",
+        HoldReason::Paused(_) => "paused",
+        HoldReason::Policy(_) => "policy",
+        HoldReason::Impossible(_) => "impossible",
+        HoldReason::NeedsPerson(_) => "needsPerson",
+    }
+}
+
+/// A report about the file without the file's own lines: they may hold anything.
+pub(crate) fn without_source_lines(report: &str) -> String {
+    let is_source = |line: &&str| {
+        let rest = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+        rest.trim_start().starts_with('|')
+    };
+    report.lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join("\n")
+}

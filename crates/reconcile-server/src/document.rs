@@ -1,0 +1,385 @@
+//! What goes out, as types: the JSON of `/status` and of the event stream, and its schema.
+//!
+//! They are apart from the core's types on purpose: only what is named here can leave. Effects,
+//! file contents and requests are not.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The status of a cluster as this operator sees it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Document {
+    /// Name of the cluster.
+    pub(crate) cluster: String,
+    /// The operator.
+    pub(crate) operator: Operator,
+    /// The desired state's source.
+    pub(crate) source: Source,
+    /// Digest of the desired state that the rest is about; missing before the first pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) observed_generation: Option<String>,
+    /// When the servers were last observed; missing before the first pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) observed_at: Option<String>,
+    /// The last passes.
+    pub(crate) passes: Passes,
+    /// Conditions in the manner of Kubernetes.
+    pub(crate) conditions: Vec<Condition>,
+    /// Servers.
+    pub(crate) hosts: Vec<Host>,
+    /// Services on the Swarm.
+    pub(crate) services: Vec<Service>,
+    /// The plan.
+    pub(crate) plan: Plan,
+    /// The last proof of service, whatever came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proof: Option<Proof>,
+    /// When a proof of service last held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_good_proof: Option<String>,
+    /// What happened lately, newest last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) events: Option<Vec<Entry>>,
+}
+
+/// The operator itself.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Operator {
+    /// Version of reconcile.
+    pub(crate) version: String,
+    /// When it started.
+    pub(crate) started_at: String,
+    /// Seconds between two passes while nothing happens.
+    pub(crate) interval_seconds: f64,
+}
+
+/// Whether the desired state can be read.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Source {
+    /// `pending` before the first read, `inForce`, or `broken`: then the last good one is in force.
+    pub(crate) state: SourceState,
+    /// Since when.
+    pub(crate) since: String,
+    /// What is wrong with it, without the lines of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) report: Option<String>,
+}
+
+/// State of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum SourceState {
+    /// Not read yet.
+    Pending,
+    /// As read.
+    InForce,
+    /// It cannot be read.
+    Broken,
+}
+
+/// The last passes.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Passes {
+    /// How many were begun.
+    pub(crate) number: u32,
+    /// When the one at hand, or the last one, began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) started_at: Option<String>,
+    /// True while one is under way.
+    pub(crate) running: bool,
+    /// When the last finished one ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_at: Option<String>,
+    /// How long it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seconds: Option<f64>,
+    /// Why its plan was refused, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+}
+
+/// A condition.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Condition {
+    /// Type, such as `Ready`.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// `True`, `False`, `Unknown`.
+    pub(crate) status: &'static str,
+    /// One word in CamelCase.
+    pub(crate) reason: String,
+    /// For people.
+    pub(crate) message: String,
+    /// When `status` last changed, as far as this operator has seen it.
+    pub(crate) last_transition_time: String,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Host {
+    /// Name.
+    pub(crate) name: String,
+    /// Address.
+    pub(crate) address: String,
+    /// Why nothing is known of it; missing where it answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unreachable: Option<String>,
+    /// Seconds that it took to answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) answer_seconds: Option<f64>,
+    /// etcd: `leader`, `member`, `unhealthy`, `down`, `unknown`, `-` where it has no member.
+    pub(crate) etcd: String,
+    /// PostgreSQL: `primary`, `replica`, … or `down`, `unknown`, `-`.
+    pub(crate) role: String,
+    /// Patroni's state.
+    pub(crate) state: String,
+    /// Timeline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeline: Option<u64>,
+    /// Distance to the leader in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lag_bytes: Option<u64>,
+    /// Swarm: `leader`, `manager`, `worker`, `outside`, …
+    pub(crate) swarm: String,
+    /// Running tasks of the stack here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tasks: Option<usize>,
+    /// Versions that run here.
+    pub(crate) versions: Versions,
+}
+
+/// Versions; missing: not there, or not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Versions {
+    /// etcd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) etcd: Option<String>,
+    /// Patroni.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) patroni: Option<String>,
+    /// PostgreSQL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) postgresql: Option<String>,
+    /// The Docker engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) docker: Option<String>,
+}
+
+/// A service on the Swarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Service {
+    /// Name.
+    pub(crate) name: String,
+    /// Image.
+    pub(crate) image: String,
+    /// Running tasks; missing while the Swarm is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) running: Option<usize>,
+    /// Tasks wanted.
+    pub(crate) wanted: usize,
+    /// Tasks on servers of ours.
+    pub(crate) tasks: Vec<Task>,
+}
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Task {
+    /// Server.
+    pub(crate) host: String,
+    /// `running`, `preparing`, `failed`, …
+    pub(crate) state: String,
+}
+
+/// The plan of the last pass.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Plan {
+    /// Steps in order.
+    pub(crate) steps: Vec<Step>,
+    /// What is not done now, and why.
+    pub(crate) held: Vec<Held>,
+}
+
+/// A step.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Step {
+    /// Its place in the plan, from 1.
+    pub(crate) id: usize,
+    /// What it changes.
+    pub(crate) object: String,
+    /// Class of the object, such as `file`.
+    pub(crate) class: &'static str,
+    /// Server that the object is on, if it is on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+    /// `create`, `update`, `start`, …
+    pub(crate) verb: &'static str,
+    /// `none`, `reload`, `restart`.
+    pub(crate) impact: &'static str,
+    /// Why.
+    pub(crate) reason: String,
+    /// Steps that must have succeeded before.
+    pub(crate) after: Vec<usize>,
+    /// Field by field.
+    pub(crate) changes: Vec<Change>,
+    /// How it goes.
+    pub(crate) progress: Progress,
+}
+
+/// How a step goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Progress {
+    /// Where it stands.
+    pub(crate) state: StepState,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) started_at: Option<String>,
+    /// How long it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seconds: Option<f64>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum StepState {
+    /// Not begun.
+    #[default]
+    Pending,
+    /// Under way.
+    Running,
+    /// It took effect.
+    Done,
+    /// It failed.
+    Failed,
+    /// Left for a later pass.
+    Skipped,
+}
+
+/// A changed field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Change {
+    /// Field.
+    pub(crate) field: String,
+    /// Value before; missing: absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<String>,
+    /// Value after; missing: absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<String>,
+}
+
+/// Something that is not done now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Held {
+    /// What.
+    pub(crate) object: String,
+    /// Server that the object is on, if it is on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+    /// Kind of reason, such as `quorum`.
+    pub(crate) kind: String,
+    /// For people.
+    pub(crate) message: String,
+    /// Since when, as far as this operator has seen it.
+    pub(crate) since: String,
+}
+
+/// A proof of service.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Proof {
+    /// When it was made.
+    pub(crate) at: String,
+    /// True if all of it holds.
+    pub(crate) holds: bool,
+    /// Its parts.
+    pub(crate) parts: Vec<ProofPart>,
+}
+
+/// A part of a proof.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ProofPart {
+    /// What was proven.
+    pub(crate) what: String,
+    /// Server concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+    /// Whether it holds.
+    pub(crate) holds: bool,
+    /// Milliseconds that it took.
+    pub(crate) millis: u64,
+    /// What was seen.
+    pub(crate) detail: String,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Entry {
+    /// When.
+    pub(crate) at: String,
+    /// `source`, `pass`, `step`, `hold`, `condition`, `host`, `proof`, `webhook`.
+    pub(crate) kind: &'static str,
+    /// How it is to be taken.
+    pub(crate) level: Level,
+    /// For people.
+    pub(crate) text: String,
+}
+
+/// How an entry is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Level {
+    /// As it should be.
+    Good,
+    /// For information.
+    Info,
+    /// Wants attention.
+    Warn,
+    /// Went wrong.
+    Bad,
+}
+
+/// A step's progress on the event stream.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StepChange {
+    /// The step's place in the plan.
+    pub(crate) id: usize,
+    /// Its object.
+    pub(crate) object: String,
+    /// How it goes.
+    pub(crate) progress: Progress,
+}
+
+/// A finished pass that showed nothing new, on the event stream.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Calm {
+    /// When the servers were observed.
+    pub(crate) observed_at: Option<String>,
+    /// The last passes.
+    pub(crate) passes: Passes,
+    /// When the last proof of service was made.
+    pub(crate) proof_at: Option<String>,
+    /// When a proof of service last held.
+    pub(crate) last_good_proof: Option<String>,
+}

@@ -1,0 +1,209 @@
+//! What is known, put together from the loop's words, and since when.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use reconcile_core::{
+    model::HostName,
+    plan::{Plan, Step},
+    status::{Condition as CoreCondition, Status},
+    verify::VerifyReport,
+};
+
+use crate::{
+    board::About,
+    clock, convert,
+    document::{
+        Calm, Condition, Document, Held, Operator, Passes, Plan as PlanOut, Progress, Source,
+        SourceState, StepChange,
+    },
+};
+
+/// What is known.
+pub(crate) struct Facts {
+    pub(crate) document: Document,
+    /// The status that the conditions come from; a later proof changes it.
+    status: Option<Status>,
+    /// The last proof, unless something was changed since.
+    proof: Option<VerifyReport>,
+    answers: BTreeMap<HostName, Duration>,
+}
+
+impl Facts {
+    pub(crate) fn new(about: About) -> Self {
+        let now = clock::now();
+        let document = Document {
+            cluster: about.cluster,
+            operator: Operator {
+                version: about.version,
+                started_at: now.clone(),
+                interval_seconds: about.interval.as_secs_f64(),
+            },
+            source: Source { state: SourceState::Pending, since: now, report: None },
+            observed_generation: None,
+            observed_at: None,
+            passes: Passes::default(),
+            conditions: Vec::new(),
+            hosts: Vec::new(),
+            services: Vec::new(),
+            plan: PlanOut::default(),
+            proof: None,
+            last_good_proof: None,
+            events: None,
+        };
+        Self { document, status: None, proof: None, answers: BTreeMap::new() }
+    }
+
+    pub(crate) fn source(&mut self, state: SourceState, report: Option<String>) {
+        let source = &mut self.document.source;
+        if source.state != state {
+            source.since = clock::now();
+        }
+        (source.state, source.report) = (state, report);
+    }
+
+    pub(crate) fn pass_started(&mut self, number: u32) {
+        let passes = &mut self.document.passes;
+        (passes.number, passes.running) = (number, true);
+        passes.started_at = Some(clock::now());
+        passes.refused = None;
+    }
+
+    pub(crate) fn pass_ended(&mut self, took: Duration, refused: Option<String>) {
+        let passes = &mut self.document.passes;
+        passes.running = false;
+        passes.ended_at = Some(clock::now());
+        passes.seconds = Some(took.as_secs_f64());
+        passes.refused = refused;
+    }
+
+    pub(crate) fn observed(&mut self, answers: &BTreeMap<HostName, Duration>) {
+        self.answers.clone_from(answers);
+        self.document.observed_at = Some(clock::now());
+    }
+
+    /// The last proof that still says something about what is there.
+    pub(crate) fn proof(&self) -> Option<VerifyReport> {
+        self.proof.clone()
+    }
+
+    /// Takes in a look; gives the document as it was before.
+    pub(crate) fn looked(&mut self, status: Status, plan: &Plan) -> Document {
+        let old = self.document.clone();
+        let now = clock::now();
+        let document = &mut self.document;
+        document.observed_generation = Some(status.observed_generation.clone());
+        document.hosts = status
+            .hosts
+            .iter()
+            .map(|host| {
+                let took = self.answers.get(&host.name).map(Duration::as_secs_f64);
+                convert::host(host.clone(), took)
+            })
+            .collect();
+        document.services = status.services.iter().cloned().map(convert::service).collect();
+        let held = plan.held.iter().map(|held| {
+            let (object, message) = (held.object.to_string(), held.reason.to_string());
+            let before = old.plan.held.iter().find(|before| before.object == object);
+            Held {
+                since: before.map_or_else(|| now.clone(), |before| before.since.clone()),
+                host: held.object.host().map(ToString::to_string),
+                kind: convert::hold_kind(&held.reason).to_owned(),
+                object,
+                message,
+            }
+        });
+        document.plan =
+            PlanOut { held: held.collect(), steps: plan.steps.iter().map(convert::step).collect() };
+        self.conditions(&status.conditions);
+        self.status = Some(status);
+        old
+    }
+
+    /// Takes in a proof; gives the conditions as they were before.
+    pub(crate) fn proved(&mut self, report: &VerifyReport) -> Vec<Condition> {
+        let old = self.document.conditions.clone();
+        let now = clock::now();
+        if report.holds() {
+            self.document.last_good_proof = Some(now.clone());
+        }
+        self.document.proof = Some(convert::proof(report, now));
+        self.proof = Some(report.clone());
+        if let Some(mut status) = self.status.take() {
+            status.prove(report.clone());
+            self.conditions(&status.conditions);
+            self.status = Some(status);
+        }
+        old
+    }
+
+    fn conditions(&mut self, conditions: &[CoreCondition]) {
+        let old = std::mem::take(&mut self.document.conditions);
+        self.document.conditions = conditions
+            .iter()
+            .map(|condition| {
+                let status = convert::truth(condition.status);
+                let before = old
+                    .iter()
+                    .find(|before| before.kind == condition.kind && before.status == status);
+                Condition {
+                    kind: condition.kind.to_owned(),
+                    status,
+                    reason: condition.reason.to_owned(),
+                    message: condition.message.clone(),
+                    last_transition_time: before
+                        .map_or_else(clock::now, |before| before.last_transition_time.clone()),
+                }
+            })
+            .collect();
+    }
+
+    /// Notes how a step goes. A step that took effect makes the last proof say nothing any more.
+    pub(crate) fn step(
+        &mut self,
+        step: &Step,
+        change: impl FnOnce(&mut Progress),
+    ) -> Option<StepChange> {
+        let object = step.object.to_string();
+        let out = self
+            .document
+            .plan
+            .steps
+            .iter_mut()
+            .find(|out| out.id == step.id && out.object == object)?;
+        change(&mut out.progress);
+        Some(StepChange { id: step.id, object, progress: out.progress.clone() })
+    }
+
+    pub(crate) fn forget_proof(&mut self) {
+        self.proof = None;
+    }
+
+    pub(crate) fn calm(&self) -> Calm {
+        Calm {
+            observed_at: self.document.observed_at.clone(),
+            passes: self.document.passes.clone(),
+            proof_at: self.document.proof.as_ref().map(|proof| proof.at.clone()),
+            last_good_proof: self.document.last_good_proof.clone(),
+        }
+    }
+}
+
+/// True where two documents show the same, times and counts of passes apart.
+pub(crate) fn same(a: &Document, b: &Document) -> bool {
+    let still = |document: &Document| {
+        let mut hosts = document.hosts.clone();
+        for host in &mut hosts {
+            host.answer_seconds = None;
+        }
+        hosts
+    };
+    let conditions = |document: &Document| {
+        let words = document.conditions.iter();
+        words.map(|one| (one.status, one.message.clone())).collect::<Vec<_>>()
+    };
+    a.observed_generation == b.observed_generation
+        && a.plan == b.plan
+        && a.services == b.services
+        && conditions(a) == conditions(b)
+        && still(a) == still(b)
+}

@@ -1,0 +1,132 @@
+//! What changed between two looks, in words, and the last of it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    clock,
+    document::{Condition, Document, Entry, Held, Host, Level, Service},
+};
+
+/// Entries that are kept.
+const MOST: usize = 200;
+
+/// The last entries.
+#[derive(Default)]
+pub(crate) struct History(VecDeque<Entry>);
+
+impl History {
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.0.push_back(entry);
+        if self.0.len() > MOST {
+            self.0.pop_front();
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Entry> {
+        self.0.iter().cloned().collect()
+    }
+}
+
+pub(crate) fn entry(kind: &'static str, level: Level, text: impl Into<String>) -> Entry {
+    Entry { at: clock::now(), kind, level, text: text.into() }
+}
+
+/// What a new look tells that the old one did not.
+pub(crate) fn changes(old: &Document, new: &Document) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let known: BTreeMap<_, _> = old.hosts.iter().map(|host| (&host.name, host)).collect();
+    for host in &new.hosts {
+        if let Some(before) = known.get(&host.name) {
+            host_changes(before, host, &mut entries);
+        }
+    }
+    let known: BTreeMap<_, _> = old.services.iter().map(|one| (&one.name, one)).collect();
+    for service in &new.services {
+        if let Some(before) = known.get(&service.name) {
+            entries.extend(service_change(before, service));
+        }
+    }
+    hold_changes(&old.plan.held, &new.plan.held, &mut entries);
+    condition_changes(&old.conditions, &new.conditions, &mut entries);
+    entries
+}
+
+fn host_changes(old: &Host, new: &Host, entries: &mut Vec<Entry>) {
+    let name = &new.name;
+    match (&old.unreachable, &new.unreachable) {
+        (None, Some(reason)) => {
+            entries.push(entry("host", Level::Bad, format!("{name} does not answer: {reason}")));
+        }
+        (Some(_), None) => {
+            entries.push(entry("host", Level::Good, format!("{name} answers again")));
+        }
+        _ => {}
+    }
+    if new.unreachable.is_some() {
+        return;
+    }
+    let parts = [
+        ("etcd", &old.etcd, &new.etcd),
+        ("PostgreSQL", &old.role, &new.role),
+        ("Swarm", &old.swarm, &new.swarm),
+    ];
+    for (part, before, now) in parts.into_iter().filter(|(_, before, now)| before != now) {
+        let level = match now.as_str() {
+            "leader" | "member" | "primary" | "replica" | "manager" | "worker" => Level::Good,
+            "-" => Level::Info,
+            "unknown" => Level::Warn,
+            _ => Level::Bad,
+        };
+        entries.push(entry("host", level, format!("{part} on {name}: {before} → {now}")));
+    }
+}
+
+fn service_change(old: &Service, new: &Service) -> Option<Entry> {
+    if old.running == new.running {
+        return None;
+    }
+    let count = |service: &Service| {
+        service.running.map_or_else(|| "?".to_owned(), |running| running.to_string())
+    };
+    let level = match new.running {
+        None => Level::Warn,
+        Some(running) if running >= new.wanted => Level::Good,
+        Some(_) => Level::Bad,
+    };
+    let text = format!("{} tasks: {} → {} of {}", new.name, count(old), count(new), new.wanted);
+    Some(entry("service", level, text))
+}
+
+fn hold_changes(old: &[Held], new: &[Held], entries: &mut Vec<Entry>) {
+    let same = |a: &Held, b: &Held| a.object == b.object && a.message == b.message;
+    for held in new.iter().filter(|held| !old.iter().any(|other| same(held, other))) {
+        let text = format!("held {}: {}", held.object, held.message);
+        entries.push(entry("hold", Level::Warn, text));
+    }
+    for held in old.iter().filter(|held| !new.iter().any(|other| other.object == held.object)) {
+        entries.push(entry("hold", Level::Info, format!("no longer held: {}", held.object)));
+    }
+}
+
+/// Conditions whose status is another now.
+pub(crate) fn condition_changes(old: &[Condition], new: &[Condition], entries: &mut Vec<Entry>) {
+    for condition in new {
+        let before = old.iter().find(|before| before.kind == condition.kind);
+        let Some(before) = before.filter(|before| before.status != condition.status) else {
+            continue;
+        };
+        // These two are true when there is something to do.
+        let wanted = !matches!(condition.kind.as_str(), "Reconciling" | "Stalled");
+        let level = match condition.status {
+            "Unknown" => Level::Warn,
+            status if (status == "True") == wanted => Level::Good,
+            _ if condition.kind == "Reconciling" => Level::Info,
+            _ => Level::Bad,
+        };
+        let text = format!(
+            "{}: {} → {} ({})",
+            condition.kind, before.status, condition.status, condition.message
+        );
+        entries.push(entry("condition", level, text));
+    }
+}

@@ -1,0 +1,215 @@
+//! What is told.
+
+use reconcile_sim::World;
+use serde_json::{Value, json};
+
+use crate::{
+    client::{ask, get},
+    world::{converged, desired, pass, planned, proof, serve},
+};
+
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let mut all = status["conditions"].as_array().unwrap().iter();
+    all.find(|condition| condition["type"] == kind).unwrap()
+}
+
+#[test]
+fn a_converged_cluster() {
+    let (site, ..) = converged();
+    let status = get(site.served.address(), "/status").json();
+    assert_eq!(condition(&status, "Ready")["status"], "True");
+    assert_eq!(status["source"]["state"], "inForce");
+    assert_eq!(status["hosts"].as_array().unwrap().len(), 3);
+    assert_eq!(status["hosts"][0]["answerSeconds"], 0.18);
+    assert_eq!(status["services"][0]["running"], 3);
+    assert_eq!(status["services"][0]["tasks"].as_array().unwrap().len(), 3);
+    assert_eq!(status["plan"], json!({ "steps": [], "held": [] }));
+    assert_eq!(status["proof"]["holds"], true);
+    assert!(status["lastGoodProof"].is_string());
+    assert!(status["hosts"][0]["versions"]["postgresql"].is_string());
+    for route in ["/healthz", "/readyz"] {
+        assert_eq!(get(site.served.address(), route).code, 200, "{route}");
+    }
+}
+
+#[test]
+fn before_the_first_pass_nothing_is_claimed() {
+    let site = serve(|_| {});
+    let address = site.served.address();
+    assert_eq!(get(address, "/healthz").code, 200);
+    let ready = get(address, "/readyz");
+    assert_eq!((ready.code, ready.body.as_str()), (503, "the desired state was not read yet\n"));
+    let metrics = get(address, "/metrics").body;
+    for name in ["host_reachable{", "tasks_running{", "lag_bytes{", "proof_holds ", "last_pass"] {
+        let absent = metrics.lines().all(|line| line.starts_with('#') || !line.contains(name));
+        assert!(absent, "{name} in\n{metrics}");
+    }
+}
+
+/// `lastTransitionTime` is that of the change, not of the last look.
+#[test]
+fn transitions() {
+    let (site, desired, mut world) = converged();
+    let address = site.served.address();
+    let before = get(address, "/status").json();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    world.server_mut("node2").units.get_mut("patroni.service").unwrap().running = false;
+    pass(&site.board, &desired, &world, 2);
+    let after = get(address, "/status").json();
+    let time = |status: &Value, kind: &str| condition(status, kind)["lastTransitionTime"].clone();
+    assert_eq!(condition(&after, "DatabaseHealthy")["status"], "False");
+    assert_ne!(time(&before, "DatabaseHealthy"), time(&after, "DatabaseHealthy"));
+    assert_eq!(time(&before, "EtcdHealthy"), time(&after, "EtcdHealthy"));
+    let texts: Vec<_> = after["events"].as_array().unwrap().iter().map(|e| &e["text"]).collect();
+    assert!(texts.iter().any(|text| **text == "PostgreSQL on node2: replica → down"), "{texts:?}");
+}
+
+#[test]
+fn unknown_is_not_zero() {
+    let (site, desired, mut world) = converged();
+    world.server_mut("node3").power = false;
+    let metrics = get(site.served.address(), "/metrics").body;
+    assert!(metrics.contains("reconcile_host_reachable{host=\"node3\"} 1"), "{metrics}");
+    assert!(metrics.contains("reconcile_postgresql_timeline{host=\"node3\"}"));
+    pass(&site.board, &desired, &world, 2);
+    let metrics = get(site.served.address(), "/metrics").body;
+    assert!(metrics.contains("reconcile_host_reachable{host=\"node3\"} 0"), "{metrics}");
+    for name in ["postgresql_timeline", "postgresql_leader", "etcd_member_healthy", "host_answer"] {
+        let line = metrics.lines().find(|line| line.contains(name) && line.contains("node3"));
+        assert_eq!(line, None);
+    }
+    let leaders: Vec<_> =
+        metrics.lines().filter(|line| line.starts_with("reconcile_postgresql_leader{")).collect();
+    assert_eq!(leaders.len(), 2);
+    assert_eq!(leaders.iter().filter(|line| line.ends_with(" 1.0")).count(), 1, "{leaders:?}");
+}
+
+#[test]
+fn counters_and_holds() {
+    let site = serve(|_| {});
+    let desired = desired();
+    let plan = planned(&site.board, &desired, &World::bare(&desired), 1);
+    let step = &plan.steps[0];
+    site.board.step_started(step);
+    site.board.step_finished(step, None, std::time::Duration::from_secs(1));
+    site.board.step_started(&plan.steps[1]);
+    site.board.step_finished(&plan.steps[1], Some("it broke"), std::time::Duration::from_secs(1));
+    site.board.step_skipped(&plan.steps[2]);
+    let status = get(site.served.address(), "/status").json();
+    let state = |at: usize| status["plan"]["steps"][at]["progress"]["state"].clone();
+    assert_eq!((state(0), state(1), state(2)), (json!("done"), json!("failed"), json!("skipped")));
+    assert_eq!(status["plan"]["steps"][1]["progress"]["error"], "it broke");
+    let metrics = get(site.served.address(), "/metrics").body;
+    for line in [
+        format!("reconcile_steps_total{{verb=\"{}\",result=\"done\"}} 1", step.verb.word()),
+        "reconcile_passes_total{result=\"nothingToDo\"} 1".to_owned(),
+        "reconcile_pending_steps{class=\"packages\"} 3".to_owned(),
+        "reconcile_build_info{version=\"0.0.0-test\"} 1".to_owned(),
+        "reconcile_pass_duration_seconds_count 1".to_owned(),
+        "# EOF".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "{line} in\n{metrics}");
+    }
+}
+
+/// A proof says nothing any more about a cluster in which something was changed since.
+#[test]
+fn a_step_outdates_the_proof() {
+    let (site, desired, mut world) = converged();
+    let ready = || condition(&get(site.served.address(), "/status").json(), "Ready").clone();
+    assert_eq!(ready()["status"], "True");
+    world.server_mut("node2").units.get_mut("patroni.service").unwrap().running = false;
+    let plan = planned(&site.board, &desired, &world, 2);
+    site.board.step_finished(&plan.steps[0], None, std::time::Duration::from_secs(1));
+    pass(&site.board, &desired, &World::converged(&desired), 3);
+    assert_eq!(ready()["status"], "Unknown");
+    site.board.verified(&proof(false));
+    assert_eq!(ready()["reason"], "ProofFailed");
+    site.board.verified(&proof(true));
+    assert_eq!(ready()["status"], "True");
+}
+
+#[test]
+fn a_broken_source_is_said_without_its_lines() {
+    let (site, ..) = converged();
+    let report = "error: unknown field `pasword`\n --> main.yaml:3:5\n  |\n3 |     pasword: hunter22\n  |     ^^^^^^^\n  = help: did you mean `password`\n";
+    site.board.source_broken(report);
+    let address = site.served.address();
+    let status = get(address, "/status");
+    assert!(!status.body.contains("hunter22"));
+    let json = status.json();
+    assert_eq!(json["source"]["state"], "broken");
+    let text = json["source"]["report"].as_str().unwrap();
+    assert!(text.contains("main.yaml:3:5") && text.contains("help"), "{text}");
+    assert_eq!(get(address, "/readyz").code, 503);
+    assert_eq!(get(address, "/healthz").code, 200);
+    assert!(get(address, "/metrics").body.contains("reconcile_source_broken 1"));
+    site.board.source_changed();
+    assert_eq!(get(address, "/readyz").code, 200);
+}
+
+/// Every route is described, every reference resolves, and every field that is served is known.
+#[test]
+fn description() {
+    let (site, ..) = converged();
+    let address = site.served.address();
+    let api = get(address, "/openapi.json").json();
+    for route in ["/healthz", "/readyz", "/status", "/events", "/metrics", "/openapi.json"] {
+        assert!(api["paths"][route]["get"].is_object(), "{route}");
+    }
+    assert!(api["paths"]["/reconcile"]["post"].is_object());
+    let schemas = &api["components"]["schemas"];
+    let resolve = |schema: &Value| -> Value {
+        match schema["$ref"].as_str() {
+            Some(name) => schemas[name.rsplit('/').next().unwrap()].clone(),
+            None => schema.clone(),
+        }
+    };
+    let top = &api["paths"]["/status"]["get"]["responses"]["200"]["content"]["application/json"];
+    let top = resolve(&top["schema"]);
+    let status = get(address, "/status").json();
+    for (name, value) in status.as_object().unwrap() {
+        assert!(top["properties"][name].is_object(), "{name} is not described");
+        if let Some(first) = value.as_array().and_then(|items| items.first()) {
+            let items = resolve(&top["properties"][name]["items"]);
+            for field in first.as_object().unwrap().keys() {
+                assert!(items["properties"][field].is_object(), "{name}.{field}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_answer_is_marked() {
+    let (site, ..) = converged();
+    let address = site.served.address();
+    for (path, code) in [("/", 200), ("/status", 200), ("/nothing", 404), ("/reconcile", 405)] {
+        let answer = ask(address, "GET", path, "", b"");
+        assert_eq!(answer.code, code, "{path}");
+        for line in [
+            "cache-control: no-store",
+            "x-content-type-options: nosniff",
+            "content-security-policy: default-src 'none'",
+            "frame-ancestors 'none'",
+            "cross-origin-resource-policy: same-origin",
+        ] {
+            assert!(answer.head.contains(line), "{path}: {line} in {}", answer.head);
+        }
+        assert!(!answer.head.contains("access-control-"));
+    }
+}
+
+#[test]
+fn the_page_is_whole() {
+    let (site, ..) = converged();
+    let page = get(site.served.address(), "/");
+    assert!(page.head.contains("content-type: text/html"));
+    assert!(!page.body.contains("{{"), "a placeholder is left");
+    assert!(!page.body.contains("innerHTML") && !page.body.contains("insertAdjacentHTML"));
+    for outside in ["http://", "https://", "src=", "@import", "url("] {
+        let own = page.body.matches(outside).count();
+        let xml = page.body.matches("http://www.w3.org/").count();
+        let kept = if outside == "http://" { xml } else { 0 };
+        assert_eq!(own, kept, "{outside}");
+    }
+}
