@@ -198,7 +198,7 @@ function drawMap() {
     body.append(h('tr', { class: 'gap', 'aria-hidden': 'true' }, h('td', { colspan: hosts.length + 1 })));
     body.append(layer('Swarm', 'Docker', cells(host => node(swarmLevel(host.swarm), host.swarm, [host.versions.docker && 'Docker ' + host.versions.docker]))));
   }
-  map.replaceChildren(h('caption', { hidden: true }, 'Components by layer and server'), head, body);
+  map.replaceChildren(head, body);
 }
 
 const STEP = { pending: 'none', running: 'work', done: 'good', failed: 'bad', skipped: 'info' };

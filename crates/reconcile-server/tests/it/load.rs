@@ -29,7 +29,8 @@ fn asker(address: SocketAddr, path: &'static str, every: Duration, count: u32) -
     for number in 0..count {
         std::thread::sleep((every * number).saturating_sub(started.elapsed()));
         let asked = Instant::now();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
         let (mut got, mut wanted) = (0, None);
         while wanted.is_none_or(|wanted| got < wanted) {
             let read = stream.read(&mut buffer[got..]).unwrap();
