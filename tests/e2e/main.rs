@@ -5,7 +5,9 @@
 //! so each can be run alone; in order they need few resets. Everything is awaited by its
 //! condition with a deadline, never by a pause.
 //!
-//! Settings: `RECONCILE_BIN`, `RECONCILE_KILLS` (how often t20 kills, 2), `RECONCILE_SEED`.
+//! Settings: `RECONCILE_BIN`, `RECONCILE_LAB`, `RECONCILE_FIGURES` (a file to keep what was measured
+//! in), and how often or how much: `RECONCILE_KILLS`, `RECONCILE_SEED`, `RECONCILE_SWITCHOVERS`,
+//! `RECONCILE_POWER_CUTS`, `RECONCILE_FAULTS`; `cargo xtask soak` sets them high.
 
 #![expect(clippy::print_stdout, reason = "the figures measured are half of what the suite is for")]
 
@@ -19,3 +21,7 @@ mod t20_killed_anywhere;
 mod t30_strangers;
 mod t31_bad_hosts;
 mod t40_no_docker;
+mod t41_worker;
+mod t50_switchover_under_load;
+mod t51_power_cut;
+mod t52_faults;

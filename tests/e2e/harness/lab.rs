@@ -115,6 +115,14 @@ impl Lab {
         self.write("cluster.yaml", &self.example())
     }
 
+    /// The same with synchronous replication: what was acknowledged outlives the primary.
+    pub(crate) fn synchronous(&self) -> PathBuf {
+        let text = self.example();
+        let with = text.replace("  patroni:\n", "  patroni:\n    synchronous: { mode: \"on\" }\n");
+        assert_ne!(with, text, "the example has a section for Patroni");
+        self.write("synchronous.yaml", &with)
+    }
+
     /// Runs the binary on a specification.
     #[track_caller]
     pub(crate) fn reconcile(&self, spec: &Path, arguments: &[&str]) -> Ran {

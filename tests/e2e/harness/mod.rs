@@ -1,8 +1,10 @@
 //! What the tests share: running the binary, reaching the lab's servers, waiting, comparing.
 
 mod canary;
+mod figures;
 mod held;
 mod lab;
+mod load;
 mod run;
 mod sql;
 mod state;
@@ -10,8 +12,10 @@ mod stats;
 mod wait;
 
 pub(crate) use canary::{ProcessWatch, Secrets};
+pub(crate) use figures::{figure, setting};
 pub(crate) use held::Held;
 pub(crate) use lab::{Lab, condition, json};
+pub(crate) use load::Load;
 pub(crate) use run::{Job, Ran};
 pub(crate) use sql::Login;
 pub(crate) use state::{fingerprint, normalised, same};

@@ -169,11 +169,20 @@ impl Job {
         self.end()
     }
 
+    /// SIGTERM, then waits for its end.
+    #[track_caller]
+    pub(crate) fn terminate(self, patience: Duration) -> Ran {
+        let told = Command::new("kill").arg(self.child.0.id().to_string()).status();
+        assert!(told.is_ok_and(|status| status.success()), "SIGTERM to `{}`", self.line);
+        self.wait(patience)
+    }
+
     /// Waits for its end; fails if it is not there in time.
     #[track_caller]
     pub(crate) fn wait(mut self, patience: Duration) -> Ran {
+        let waiting = Instant::now();
         while self.runs() {
-            if self.started.elapsed() > patience {
+            if waiting.elapsed() > patience {
                 drop(self.child.0.kill());
                 panic!("still running after {} s\n{}", patience.as_secs(), self.end());
             }

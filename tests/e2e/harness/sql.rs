@@ -62,7 +62,7 @@ impl Login {
 }
 
 /// With the server's own words, which the error's text leaves out.
-fn told(error: &tokio_postgres::Error) -> String {
+pub(super) fn told(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => db.to_string(),
         None => error.to_string(),
