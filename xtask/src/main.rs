@@ -1,9 +1,10 @@
-//! Project tasks: `cargo xtask demo | test | lint | tidy | schema`.
+//! Project tasks: `cargo xtask demo | test | soak | lint | tidy | schema`.
 //!
 //! Only the standard library, so that the first command on a fresh machine starts quickly.
 
 mod demo;
 mod run;
+mod soak;
 mod test;
 mod tidy;
 
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask TASK
   demo    boot the lab, converge examples/lab.yaml, say how to connect (needs root)
   test    run every check and every test, the end-to-end ones on the lab included (needs root)
+  soak    the end-to-end tests [WORD…] with everything repeated; writes docs/figures.md
   unit    the same without the lab
   lint    formatting and lints
   tidy    the house rules that no lint knows
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let result = match task.as_deref() {
         Some("demo") => demo::demo(),
         Some("test") => test::all(),
+        Some("soak") => soak::soak(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("unit") => test::unit(),
         Some("lint") => test::lint(),
         Some("tidy") => tidy::tidy(),

@@ -25,7 +25,7 @@ pub(crate) fn all() -> Result<(), String> {
 }
 
 /// A lab belongs to one folder, so each checkout has one of its own.
-fn lab_name() -> String {
+pub(crate) fn lab_name() -> String {
     use std::hash::{Hash as _, Hasher as _};
     let mut hasher = std::hash::DefaultHasher::new();
     root().hash(&mut hasher);
@@ -46,7 +46,7 @@ pub(crate) fn lint() -> Result<(), String> {
 }
 
 /// nextest where it is installed, else cargo's own runner.
-fn runner(selection: &[&str], serial: bool) -> Command {
+pub(crate) fn runner(selection: &[&str], serial: bool) -> Command {
     let nextest = cargo(&["nextest", "--version"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -9,7 +9,7 @@ use crate::{
         Desired, DesiredServer, etcd, patroni,
         postgresql::{PROBE_DATABASE, PROBE_ROLE},
     },
-    model::{HostFacts, HostName, LocalSwarmState, Observation, Observed, SecretText},
+    model::{ClaimKind, HostFacts, HostName, LocalSwarmState, Observation, Observed, SecretText},
     probe::{ProbeFile, ProbeRequest, SqlProbe, SwarmRequest},
     verify::{Front, VerifyRequest},
 };
@@ -87,20 +87,41 @@ pub fn swarm_request(desired: &Desired) -> SwarmRequest {
     }
 }
 
-/// The manager to ask, by the servers' own words: `Known(None)` where no server is in a Swarm.
+/// The manager to ask, by the servers' own words: `Known(None)` where no server is in a Swarm. It is
+/// one of the Swarm that most servers are in whose membership we claimed: a server that somebody took
+/// into another Swarm must not hide ours.
 pub fn swarm_via(
     desired: &Desired,
     hosts: &std::collections::BTreeMap<HostName, Observation<HostFacts>>,
 ) -> Observation<Option<HostName>> {
+    let managers: Vec<_> = desired
+        .swarm
+        .nodes
+        .iter()
+        .filter_map(|(host, _)| {
+            let facts = hosts.get(host)?.known()?;
+            let swarm = &facts.docker.present()?.swarm;
+            let manages = swarm.state == LocalSwarmState::Active && swarm.manager;
+            let claimed = facts.manifest.claims(ClaimKind::Swarm, super::swarm::CLAIM);
+            manages.then_some((host, claimed, &swarm.cluster_id))
+        })
+        .collect();
+    let ours = |id: &Option<String>| {
+        managers.iter().filter(|(_, claimed, other)| *claimed && *other == id).count()
+    };
+    let mut best = None;
+    for (host, _, id) in &managers {
+        if best.is_none_or(|(_, most)| ours(id) > most) {
+            best = Some((host, ours(id)));
+        }
+    }
+    if let Some((host, _)) = best {
+        return Observation::Known(Some((*host).clone()));
+    }
     let mut unknown = None;
     for (host, _) in &desired.swarm.nodes {
         match hosts.get(host) {
             Some(Observation::Known(facts)) => match &facts.docker {
-                Observation::Known(Some(docker))
-                    if docker.swarm.state == LocalSwarmState::Active && docker.swarm.manager =>
-                {
-                    return Observation::Known(Some(host.clone()));
-                }
                 Observation::Unknown { reason } => {
                     unknown.get_or_insert_with(|| format!("Docker on {host}: {reason}"));
                 }

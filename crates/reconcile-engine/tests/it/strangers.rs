@@ -121,7 +121,9 @@ async fn a_swarm_founded_by_hand_on_a_server_that_was_claimed_is_not_taken() {
     }
     world.plant_foreign_swarm("node1");
     let outcome = outcome(SimFleet::new(world), &desired).await;
-    outcome.holds("swarm", "");
+    // Ours is found through another manager, and only that server is held.
+    outcome.holds("swarm/node/node1", "it is in another Swarm");
+    assert_eq!(outcome.world.swarms.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,237 @@
+//! Membership: founding the Swarm, joining servers, and whose Swarm it is.
+
+use super::CLAIM;
+use crate::{
+    action::{Action, SwarmAction},
+    desired::swarm::OWNER_LABEL,
+    model::{HostName, LocalSwarmState, ObjectId, Observation, SwarmFacts},
+    plan::{
+        HoldReason, Verb,
+        draft::{Draft, Drafts, View},
+    },
+};
+use reconcile_spec::valid::SwarmRole;
+
+/// True where the Swarm is what a founding of ours leaves that was cut off before the label: one
+/// node, claimed, and nothing in it. Joins come after the label, so any other Swarm without
+/// it was founded by somebody else, be it on a server that we claimed.
+fn unfinished(view: &View<'_>, facts: &SwarmFacts) -> bool {
+    let claimed = |host: &HostName| {
+        view.host(host).is_some_and(|host| {
+            host.manifest.claims(crate::model::ClaimKind::Swarm, CLAIM)
+                && host
+                    .docker
+                    .present()
+                    .is_some_and(|docker| facts.nodes.contains_key(&docker.swarm.node_id))
+        })
+    };
+    let elsewhere = |host: &HostName| {
+        view.host(host).and_then(|host| host.docker.present()).is_some_and(|docker| {
+            docker.swarm.state != LocalSwarmState::Inactive
+                && !facts.nodes.contains_key(&docker.swarm.node_id)
+        })
+    };
+    let nodes = &view.desired.swarm.nodes;
+    facts.nodes.len() == 1
+        && facts.services.is_empty()
+        && facts.configs.is_empty()
+        && facts.secrets.is_empty()
+        && nodes.iter().any(|(host, _)| claimed(host))
+        && !nodes.iter().any(|(host, _)| elsewhere(host))
+}
+
+/// Membership of every server. Returns the manager through which the rest is done.
+pub(super) fn plan_nodes(
+    view: &View<'_>,
+    facts: Option<&SwarmFacts>,
+    drafts: &mut Drafts,
+) -> Option<HostName> {
+    let nodes = &view.desired.swarm.nodes;
+    let inside = |host: &HostName| {
+        view.host(host)
+            .and_then(|facts| facts.docker.present())
+            .filter(|docker| docker.swarm.state == LocalSwarmState::Active)
+    };
+    // A Swarm that already stands must be ours.
+    if let Some(facts) = facts {
+        let label = facts.labels.get(OWNER_LABEL);
+        let ours =
+            label == Some(&view.desired.cluster) || (label.is_none() && unfinished(view, facts));
+        if !ours {
+            let owner = label.map_or("nobody known".to_owned(), |name| format!("cluster {name}"));
+            let reason = format!("Swarm {} belongs to {owner}", facts.cluster_id);
+            drafts.hold(ObjectId::Swarm, HoldReason::Foreign(reason));
+            return None;
+        }
+    }
+    let standing = nodes
+        .iter()
+        .find(|(host, _)| inside(host).is_some_and(|docker| docker.swarm.manager))
+        .map(|(host, _)| host.clone());
+    let founder = nodes.iter().find(|(_, role)| *role == SwarmRole::Manager).map(|(host, _)| host);
+    let manager = match (&standing, founder) {
+        (Some(manager), _) => manager.clone(),
+        (None, Some(founder)) => {
+            if let Err(reason) = may_found(view) {
+                drafts.hold(ObjectId::Swarm, reason);
+                return None;
+            }
+            found(view, founder, drafts);
+            founder.clone()
+        }
+        (None, None) => return None,
+    };
+    if let Some(facts) = facts.filter(|facts| !facts.labels.contains_key(OWNER_LABEL)) {
+        let labels = view.desired.swarm.labels.clone();
+        let draft = Draft::new(
+            ObjectId::Swarm,
+            Verb::Update,
+            "it does not carry our label yet",
+            60,
+            Action::Swarm(manager.clone(), SwarmAction::Label { labels }),
+        );
+        drafts.step(draft.change("labels", None, Some(facts.cluster_id.clone())));
+    }
+    join_all(view, facts, &manager, standing.is_none(), drafts);
+    Some(manager)
+}
+
+/// A Swarm is founded only when every manager's server is known to be in none.
+fn may_found(view: &View<'_>) -> Result<(), HoldReason> {
+    for (host, _) in &view.desired.swarm.nodes {
+        let Some(facts) = view.host(host) else {
+            return Err(HoldReason::Unknown(format!(
+                "{host} may be in a Swarm already; one is founded only when every server is known"
+            )));
+        };
+        match &facts.docker {
+            Observation::Unknown { reason } => {
+                return Err(HoldReason::Unknown(format!("Docker on {host}: {reason}")));
+            }
+            Observation::Known(Some(docker)) if docker.swarm.state != LocalSwarmState::Inactive => {
+                return Err(HoldReason::Foreign(format!(
+                    "{host} is in a Swarm of which no manager of ours answers"
+                )));
+            }
+            Observation::Known(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn node_needs(host: &HostName) -> [ObjectId; 2] {
+    [ObjectId::Packages(host.clone()), ObjectId::Host(host.clone())]
+}
+
+fn found(view: &View<'_>, founder: &HostName, drafts: &mut Drafts) {
+    let action = SwarmAction::Init {
+        advertise: view.desired.servers[founder].advertise.clone(),
+        labels: view.desired.swarm.labels.clone(),
+    };
+    let draft = Draft::new(
+        ObjectId::Swarm,
+        Verb::Create,
+        "no server is in a Swarm yet",
+        60,
+        Action::Swarm(founder.clone(), action),
+    );
+    // Before the engine is there its own need for packages decides; with it, nothing waits for apt.
+    drafts.step(
+        draft.change("founder", None, Some(founder.to_string())).needs(engine_needs(view, founder)),
+    );
+}
+
+/// With an engine in place a server need not wait for its packages to join.
+pub(super) fn engine_needs(view: &View<'_>, host: &HostName) -> Vec<ObjectId> {
+    let engine = view.host(host).is_some_and(|facts| facts.docker.present().is_some());
+    let [packages, claim] = node_needs(host);
+    if engine { vec![claim] } else { vec![packages, claim] }
+}
+
+fn join_all(
+    view: &View<'_>,
+    facts: Option<&SwarmFacts>,
+    manager: &HostName,
+    founding: bool,
+    drafts: &mut Drafts,
+) {
+    // Managers join one after the other: each join is a change of the managers' quorum.
+    let mut previous: Option<HostName> = None;
+    for (host, role) in &view.desired.swarm.nodes {
+        if founding && host == manager {
+            continue;
+        }
+        let object = ObjectId::SwarmNode(host.clone());
+        let Some(docker) = view.host(host).map(|facts| &facts.docker) else { continue };
+        match docker {
+            Observation::Unknown { reason } => {
+                drafts.hold(object, HoldReason::Unknown(reason.clone()));
+            }
+            Observation::Known(Some(docker)) if docker.swarm.state == LocalSwarmState::Active => {
+                if let Some(reason) = misplaced(facts, &docker.swarm.node_id, *role) {
+                    drafts.hold(object, reason);
+                }
+            }
+            Observation::Known(Some(docker)) if docker.swarm.state != LocalSwarmState::Inactive => {
+                let reason =
+                    format!("the engine says {:?}: {}", docker.swarm.state, docker.swarm.error);
+                drafts.hold(object, HoldReason::NeedsPerson(reason));
+            }
+            Observation::Known(_) => {
+                let action = SwarmAction::Join {
+                    advertise: view.desired.servers[host].advertise.clone(),
+                    manager: *role == SwarmRole::Manager,
+                    via: manager.clone(),
+                    remote: vec![format!("{}:2377", view.desired.servers[manager].advertise)],
+                };
+                let draft = Draft::new(
+                    object,
+                    Verb::Join,
+                    "it is in no Swarm",
+                    90,
+                    Action::Swarm(host.clone(), action),
+                )
+                .change("role", None, Some(role_word(*role).to_owned()))
+                .needs(engine_needs(view, host))
+                .needs([ObjectId::Swarm])
+                .needs(previous.take().map(ObjectId::SwarmNode));
+                drafts.step(draft);
+                if *role == SwarmRole::Manager {
+                    previous = Some(host.clone());
+                }
+            }
+        }
+    }
+}
+
+fn role_word(role: SwarmRole) -> &'static str {
+    match role {
+        SwarmRole::Manager => "manager",
+        SwarmRole::Worker => "worker",
+        SwarmRole::None => "none",
+    }
+}
+
+/// Why a member is not where it should be.
+fn misplaced(facts: Option<&SwarmFacts>, node_id: &str, role: SwarmRole) -> Option<HoldReason> {
+    let facts = facts?;
+    let Some(node) = facts.nodes.get(node_id) else {
+        return Some(HoldReason::Foreign(format!(
+            "it is in another Swarm than {}",
+            facts.cluster_id
+        )));
+    };
+    if node.availability != "active" {
+        let reason =
+            format!("somebody set it to {}: no task of ours runs there", node.availability);
+        return Some(HoldReason::Paused(reason));
+    }
+    let wanted = role == SwarmRole::Manager;
+    (node.manager != wanted).then(|| {
+        let is = if node.manager { "manager" } else { "worker" };
+        HoldReason::NeedsPerson(format!(
+            "it is a {is} and should be a {}; changing roles is not done by this release",
+            role_word(role)
+        ))
+    })
+}
