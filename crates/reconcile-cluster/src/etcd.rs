@@ -1,16 +1,11 @@
-//! etcd through its JSON gateway: watching keys.
-//!
-//! The gateway speaks JSON over HTTP/1.1 on the client port (Patroni uses the same), with keys and
-//! values in base64 and numbers as strings.
+//! etcd over HTTP/1.1 on its client port: watching Patroni's keys.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use reconcile_core::ports::{EffectError, Retry};
 use reconcile_dial::Dialer;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::http::{Endpoint, Open, open};
 
@@ -24,36 +19,36 @@ pub struct KeyEvents {
     /// Drives the connection; ends with it.
     _driver: crate::http::Driver,
     rest: BytesMut,
+    keys: Vec<String>,
 }
 
-/// Follows `keys` at one member: each key by itself.
+/// Follows `keys` of the directory `directory` at one member. Keys of etcd's v2 interface, which is
+/// the one that Patroni uses (see `reconcile_core::desired::patroni`).
 pub async fn watch_keys(
     dialer: &dyn Dialer,
     member: &Endpoint,
-    keys: &[String],
+    directory: &str,
+    keys: &[&'static str],
 ) -> Result<KeyEvents, EffectError> {
-    let requests: Vec<String> = keys
-        .iter()
-        .map(|key| json!({ "create_request": { "key": STANDARD.encode(key) } }).to_string())
-        .collect();
+    let path = format!("/v2/keys{directory}?wait=true&recursive=true&stream=true");
     let Open { status, body, driver } =
-        open(dialer, member, hyper::Method::POST, "/v3/watch", Some(requests.join("\n")), None)
-            .await?;
+        open(dialer, member, hyper::Method::GET, &path, None, None).await?;
     if !status.is_success() {
         return Err(failed(member, format!("it answers {status}")));
     }
-    Ok(KeyEvents { endpoint: member.clone(), body, _driver: driver, rest: BytesMut::new() })
+    let keys = keys.iter().map(|key| format!("{directory}/{key}")).collect();
+    Ok(KeyEvents { endpoint: member.clone(), body, _driver: driver, rest: BytesMut::new(), keys })
 }
 
 impl KeyEvents {
-    /// The next key that was written or deleted. An error ends the stream.
+    /// The next key whose value changed or that came or went. An error ends the stream.
     pub async fn next(&mut self) -> Result<String, EffectError> {
         loop {
             while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line = self.rest.split_to(end + 1);
                 match changed(&line) {
-                    Ok(Some(key)) => return Ok(key),
-                    Ok(None) => {}
+                    Ok(Some(key)) if self.keys.contains(&key) => return Ok(key),
+                    Ok(_) => {}
                     Err(cause) => return Err(failed(&self.endpoint, cause)),
                 }
             }
@@ -77,40 +72,29 @@ fn failed(member: &Endpoint, cause: String) -> EffectError {
     EffectError::new(Some(&member.host), attempt, cause, Retry::Later)
 }
 
-/// The first key of a message; None for one without.
+/// The key of a message, unless its value stayed: a leader writes its name again in each round.
 fn changed(line: &[u8]) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
-    struct Message {
-        result: Option<Answer>,
-        error: Option<Value>,
+    #[serde(rename_all = "camelCase")]
+    struct Line {
+        action: Option<String>,
+        node: Option<Node>,
+        prev_node: Option<Node>,
+        message: Option<String>,
     }
     #[derive(Deserialize)]
-    struct Answer {
-        #[serde(default)]
-        canceled: bool,
-        #[serde(default)]
-        events: Vec<Change>,
-    }
-    #[derive(Deserialize)]
-    struct Change {
-        kv: Option<Pair>,
-    }
-    #[derive(Deserialize)]
-    struct Pair {
+    struct Node {
         key: String,
+        value: Option<String>,
     }
-    let message: Message = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    if let Some(error) = message.error {
-        return Err(error["message"].as_str().map_or_else(|| error.to_string(), str::to_owned));
-    }
-    let Some(answer) = message.result else { return Ok(None) };
-    if answer.canceled {
-        return Err("it cancelled the watch".to_owned());
-    }
-    let key = answer.events.into_iter().find_map(|change| change.kv).map(|pair| pair.key);
-    Ok(key.map(|key| {
-        STANDARD.decode(&key).ok().and_then(|key| String::from_utf8(key).ok()).unwrap_or(key)
-    }))
+    let told: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let (Some(_), Some(node)) = (told.action, told.node) else {
+        return Err(told.message.unwrap_or_else(|| "it tells no change".to_owned()));
+    };
+    let before = told.prev_node.and_then(|node| node.value);
+    // What was deleted or ran out has no value any more.
+    let stayed = before.is_some() && before == node.value;
+    Ok((!stayed).then_some(node.key))
 }
 
 #[cfg(test)]
@@ -119,16 +103,15 @@ mod tests {
 
     #[test]
     fn a_message_names_its_key_or_is_an_error() {
-        let created = br#"{"result":{"header":{"revision":"76"},"watch_id":"1","created":true}}"#;
-        assert_eq!(changed(created), Ok(None));
-        let put = br#"{"result":{"header":{},"events":[{"kv":{"key":"Zm9v","value":"Mg=="}}]}}"#;
-        assert_eq!(changed(put), Ok(Some("foo".to_owned())));
-        let gone = br#"{"result":{"header":{},"events":[{"type":"DELETE","kv":{"key":"Zm9v"}}]}}"#;
-        assert_eq!(changed(gone), Ok(Some("foo".to_owned())));
-        let error = br#"{"error":{"grpc_code":14,"message":"etcdserver: no leader"}}"#;
-        assert_eq!(changed(error), Err("etcdserver: no leader".to_owned()));
-        let cancelled = br#"{"result":{"canceled":true}}"#;
-        assert!(changed(cancelled).is_err());
+        let key = |line: &str| changed(line.as_bytes());
+        let again = r#"{"action":"compareAndSwap","node":{"key":"/service/main/leader","value":"node1"},"prevNode":{"key":"/service/main/leader","value":"node1"}}"#;
+        assert_eq!(key(again), Ok(None));
+        let other = r#"{"action":"create","node":{"key":"/service/main/leader","value":"node2"}}"#;
+        assert_eq!(key(other), Ok(Some("/service/main/leader".to_owned())));
+        let gone = r#"{"action":"expire","node":{"key":"/service/main/leader"},"prevNode":{"key":"/service/main/leader","value":"node2"}}"#;
+        assert_eq!(key(gone), Ok(Some("/service/main/leader".to_owned())));
+        let error = r#"{"errorCode":300,"message":"Raft Internal Error","cause":"","index":0}"#;
+        assert_eq!(key(error), Err("Raft Internal Error".to_owned()));
         assert!(changed(b"<html>").is_err());
     }
 }

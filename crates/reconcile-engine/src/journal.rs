@@ -8,7 +8,10 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -36,6 +39,8 @@ pub struct Journal<'a> {
     file: Mutex<File>,
     path: PathBuf,
     plan: Mutex<String>,
+    /// The last plan had nothing to do; noted once.
+    calm: AtomicBool,
     next: &'a dyn Listener,
     failure: Mutex<Option<String>>,
 }
@@ -59,6 +64,7 @@ impl<'a> Journal<'a> {
             file: Mutex::new(file),
             path: path.clone(),
             plan: Mutex::default(),
+            calm: AtomicBool::new(false),
             next,
             failure: Mutex::default(),
         })
@@ -125,7 +131,13 @@ fn seconds_since_1970() -> f64 {
 impl Listener for Journal<'_> {
     fn hear(&self, event: &Event<'_>) {
         match event {
-            Event::Planned(plan) if !plan.is_converged() => {
+            Event::Planned(plan) if plan.is_converged() => {
+                if !self.calm.swap(true, Ordering::Relaxed) {
+                    self.append("as-desired", json!({ "cluster": plan.cluster }), false);
+                }
+            }
+            Event::Planned(plan) => {
+                self.calm.store(false, Ordering::Relaxed);
                 let digest = reconcile_core::model::sha256_hex(
                     format!("{}{}", plan.desired_digest, plan.observed_digest).as_bytes(),
                 );
@@ -168,7 +180,6 @@ impl Listener for Journal<'_> {
                 self.append("proof-failed", json!({ "proof": report }), true);
             }
             Event::Verified(_)
-            | Event::Planned(_)
             | Event::PassStarted(_)
             | Event::Observed { .. }
             | Event::Looked { .. }
@@ -209,11 +220,12 @@ pub fn open_switchover(entries: &[Value]) -> Option<&str> {
 
 /// Steps that were started and of which no end is noted: the operator was stopped in them.
 pub fn unfinished(entries: &[Value]) -> Vec<&Value> {
-    let key = |entry: &Value| (entry["plan"].to_string(), entry["step"].to_string());
-    let ended: std::collections::BTreeSet<_> =
-        entries.iter().filter(|entry| entry["kind"] == "finished").map(key).collect();
-    entries
+    let last = entries
         .iter()
-        .filter(|entry| entry["kind"] == "started" && !ended.contains(&key(entry)))
-        .collect()
+        .rposition(|entry| entry["kind"] == "planned" || entry["kind"] == "as-desired")
+        .unwrap_or(0);
+    let ended = |entry: &Value| {
+        entries[last..].iter().any(|end| end["kind"] == "finished" && end["step"] == entry["step"])
+    };
+    entries[last..].iter().filter(|entry| entry["kind"] == "started" && !ended(entry)).collect()
 }

@@ -108,7 +108,7 @@ impl World {
                 let settings = server.patroni_settings()?;
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let clients: Vec<String> =
-                    settings["etcd3"]["hosts"].as_array()?.iter().map(text).collect();
+                    settings["etcd"]["hosts"].as_array()?.iter().map(text).collect();
                 Some(Member {
                     host: host.clone(),
                     scope: text(&settings["scope"]),
@@ -362,7 +362,7 @@ impl World {
         let address = self.server_mut(host).address.clone();
         let settings = serde_json::json!({
             "scope": scope,
-            "etcd3": { "hosts": [format!("{address}:2379")] },
+            "etcd": { "hosts": [format!("{address}:2379")] },
             "restapi": { "listen": format!("{address}:8008") },
             "postgresql": { "data_dir": data_dir, "listen": format!("{address}:5432") },
         });

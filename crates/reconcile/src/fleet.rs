@@ -31,7 +31,7 @@ pub(crate) struct RealFleet {
     patroni_urls: BTreeMap<HostName, String>,
     patroni_login: (String, SecretText),
     etcd: BTreeMap<HostName, Endpoint>,
-    keys: Vec<String>,
+    keys: String,
     switching: RealSwitching,
 }
 
@@ -71,7 +71,7 @@ impl RealFleet {
             ssh,
             patroni_urls,
             etcd: spec.hosts_with(Component::Etcd).map(|host| etcd_member(spec, host)).collect(),
-            keys: patroni::LEADING_KEYS.iter().map(|key| desired.patroni.key(key)).collect(),
+            keys: desired.patroni.directory(),
             patroni_login: (REST_USER.to_owned(), password),
         }
     }
@@ -113,7 +113,7 @@ impl RealFleet {
                 Retry::AfterChange,
             ));
         };
-        watch_keys(self.ssh.as_ref(), member, &self.keys).await
+        watch_keys(self.ssh.as_ref(), member, &self.keys, &patroni::LEADING_KEYS).await
     }
 }
 

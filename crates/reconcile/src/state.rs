@@ -28,6 +28,12 @@ pub(crate) struct Lock {
     _file: File,
 }
 
+/// Whether a process on this machine holds the lock of a cluster.
+pub(crate) fn locked(folder: &Path) -> bool {
+    File::open(folder.join("lock"))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Takes the lock of a cluster, or says who holds it.
 pub(crate) fn lock(folder: &Path) -> Result<Lock, Failure> {
     let path = folder.join("lock");

@@ -99,6 +99,8 @@ pub fn environment(spec: &ClusterSpec, host: &Host) -> String {
             format!("{}s", etcd.auto_compaction_retention.as_secs_ceil()),
         ),
         ("QUOTA_BACKEND_BYTES", etcd.quota_backend.0.to_string()),
+        // Patroni's way in; see `desired/patroni.rs`.
+        ("ENABLE_V2", "true".to_owned()),
     ];
     for (name, value) in settings {
         line(&mut text, format_args!("ETCD_{name}=\"{value}\""));

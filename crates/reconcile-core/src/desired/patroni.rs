@@ -30,7 +30,7 @@ pub const REST_USER: &str = "patroni";
 pub const NAMESPACE: &str = "/service/";
 /// Keys of a cluster that change when something was decided, and not with every round of its loop.
 pub const LEADING_KEYS: [&str; 5] = ["leader", "config", "failover", "sync", "initialize"];
-/// `Patroni` in Debian needs python3-etcd for `etcd3` too, and only recommends it.
+/// Patroni in Debian needs python3-etcd, and only recommends it.
 pub const PACKAGES: [&str; 2] = ["patroni", "python3-etcd"];
 
 /// Patroni's cluster.
@@ -66,9 +66,9 @@ pub struct PatroniMember {
 }
 
 impl DesiredPatroni {
-    /// The full name of a key of this cluster in etcd.
-    pub fn key(&self, name: &str) -> String {
-        format!("{NAMESPACE}{}/{name}", self.scope)
+    /// Directory of this cluster's keys in etcd.
+    pub fn directory(&self) -> String {
+        format!("{NAMESPACE}{}", self.scope)
     }
 }
 
@@ -206,7 +206,11 @@ pub(super) fn config(spec: &ClusterSpec, host: &Host, values: &SecretValues<'_>)
             "connect_address": format!("{address}:{}", spec.patroni.rest_api_port),
             "authentication": login(REST_USER, secrets::PATRONI_RESTAPI),
         },
-        "etcd3": { "hosts": etcd_hosts },
+        // etcd's older interface. Through v3, Patroni before 3.0.3 (Debian 12 has 3.0.2) writes its
+        // name over another's leader key once its own lease has run out (patroni/patroni#2689): a
+        // primary that comes back from behind a cut takes the lead from the one that was promoted
+        // meanwhile, whose writes are lost. Through v2 it compares before it writes.
+        "etcd": { "hosts": etcd_hosts },
         "bootstrap": { "dcs": dynamic(spec), "initdb": initdb },
         "postgresql": {
             "listen": listen,

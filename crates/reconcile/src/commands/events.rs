@@ -25,11 +25,14 @@ pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure>
         for entry in &entries[from..] {
             output::print(&(line(entry) + "\n"))?;
         }
+        let working = state::locked(&folder);
         for entry in unfinished(&entries) {
-            output::note(&format!(
-                "stopped in the middle of {}; the next pass looks at it anew",
-                entry["object"].as_str().unwrap_or_default()
-            ));
+            let object = entry["object"].as_str().unwrap_or_default();
+            output::note(&if working {
+                format!("{object} is being worked on")
+            } else {
+                format!("{object} was cut off in the middle; the next pass looks at it anew")
+            });
         }
     }
     Ok(Outcome::Done)
@@ -37,18 +40,44 @@ pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure>
 
 fn line(entry: &Value) -> String {
     let text = |key: &str| entry[key].as_str().unwrap_or_default();
-    let at = entry["at"].as_f64().unwrap_or_default();
     let what = match text("kind") {
-        "planned" => format!("planned {} steps", entry["steps"]),
+        "planned" => {
+            let held = entry["held"].as_array().map_or(0, Vec::len);
+            format!("plan  {} steps, {held} held", entry["steps"])
+        }
+        "started" => format!("start {} {}: {}", text("verb"), text("object"), text("reason")),
         "finished" if entry["error"].is_null() => {
-            format!("ok    {} {}", text("verb"), text("object"))
+            let seconds = entry["seconds"].as_f64().unwrap_or_default();
+            format!("ok    {} {} ({seconds:.1} s)", text("verb"), text("object"))
         }
         "finished" => {
-            format!("FAIL  {} {}: {}", text("verb"), text("object"), entry["error"]["cause"])
+            let cause = entry["error"]["cause"].as_str().unwrap_or_default();
+            format!("FAIL  {} {}: {cause}", text("verb"), text("object"))
         }
-        "started" => format!("start {} {}", text("verb"), text("object")),
         "skipped" => format!("skip  {}", text("object")),
+        "as-desired" => "the cluster is as desired".to_owned(),
+        "source-changed" => "the desired state was read".to_owned(),
+        "refused" => {
+            let first = text("report").lines().next().unwrap_or_default().to_owned();
+            format!("the desired state was refused: {first}")
+        }
+        "switchover-begins" => format!("switchover from {} to {}", text("from"), text("to")),
+        "switchover-ends" if entry["error"].is_null() => {
+            let held = entry["heldSeconds"].as_f64().unwrap_or_default();
+            format!("ok    switchover to {}, clients waited {held:.1} s at most", text("to"))
+        }
+        "switchover-ends" | "switchover-unresumed" => {
+            format!("FAIL  switchover: {}", text("error"))
+        }
         kind => kind.to_owned(),
     };
-    format!("{at:.3} {} {what}", text("plan"))
+    format!("{} {what}", at(entry))
+}
+
+/// The time of an entry, UTC to the millisecond.
+fn at(entry: &Value) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970 fit for long")]
+    let millis = (entry["at"].as_f64().unwrap_or_default() * 1000.0).round() as i64;
+    jiff::Timestamp::from_millisecond(millis)
+        .map_or_else(|_| "-".to_owned(), |at| format!("{at:.3}"))
 }
