@@ -116,7 +116,8 @@ pub async fn start(options: &LabOptions, server: &str) -> Result<()> {
     let lab = options.load()?;
     let server = lab.server(server)?;
     server::switch_on(&server.container).await?;
-    server::booted(server).await.map(drop)
+    // Not until it has booted whole: an etcd that lacks its quorum boots until the others are back.
+    server::reachable(server).await
 }
 
 /// Pulls a server's network cable: nothing gets in or out, connections hang, the address stays.

@@ -17,8 +17,6 @@ use crate::state::{Lab, Server};
 
 /// Three boot in less than 10 s on an idle two-core machine; tests share theirs with builds.
 const BOOT_PATIENCE: Duration = Duration::from_secs(120);
-/// sshd answers before the boot is complete; this is for its restart, or a slow machine.
-const SSH_PATIENCE: Duration = Duration::from_secs(30);
 /// One attempt to hear sshd's banner.
 const BANNER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -150,10 +148,7 @@ pub(crate) async fn booted(server: &Server) -> Result<String> {
         }
     })
     .await?;
-    wait_for(&format!("sshd of {container} at {}", server.address), SSH_PATIENCE, || async {
-        ssh_answers(server.address).await
-    })
-    .await?;
+    reachable(server).await?;
     let key = docker(["exec", container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub"])
         .run(&format!("read the host key of {container}"))
         .await?;
@@ -165,6 +160,12 @@ pub(crate) async fn booted(server: &Server) -> Result<String> {
             reason: format!("`{}` is not a public key", key.trim()),
         }),
     }
+}
+
+/// Waits until a server's sshd answers.
+pub(crate) async fn reachable(server: &Server) -> Result<()> {
+    let what = format!("sshd of {} at {}", server.container, server.address);
+    wait_for(&what, BOOT_PATIENCE, || async { ssh_answers(server.address).await }).await
 }
 
 /// systemd's own word for a running server's state: `running`, `degraded`, `starting`, ….

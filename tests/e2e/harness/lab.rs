@@ -18,6 +18,9 @@ const RUN: Duration = Duration::from_secs(420);
 /// A command in a server.
 const SHELL: Duration = Duration::from_secs(120);
 
+/// What is looked at after a failure; a second one would end the run without a word.
+const DIAGNOSIS: Duration = Duration::from_secs(30);
+
 /// A lab of real servers.
 pub(crate) struct Lab {
     root: PathBuf,
@@ -247,9 +250,10 @@ impl Lab {
             timeout 5 docker service ps --no-trunc --format '{{.Name}} {{.Node}} {{.CurrentState}} {{.Error}}' $s
             done | head -n 40";
         for node in self.nodes() {
-            println!("=== {node}\n{}", self.try_sh(node, LOOK).stdout);
+            println!("=== {node}\n{}", self.start_sh(node, LOOK).wait_at_most(DIAGNOSIS).stdout);
         }
-        println!("=== tasks\n{}", self.try_sh(self.nodes()[0], TASKS).stdout);
+        let tasks = self.start_sh(self.nodes()[0], TASKS).wait_at_most(DIAGNOSIS);
+        println!("=== tasks\n{}", tasks.stdout);
     }
 }
 

@@ -191,6 +191,16 @@ impl Job {
         self.end()
     }
 
+    /// Waits for its end, and kills it if it is not there in time.
+    pub(crate) fn wait_at_most(mut self, patience: Duration) -> Ran {
+        let waiting = Instant::now();
+        while self.runs() && waiting.elapsed() <= patience {
+            sleep(TICK);
+        }
+        drop(self.child.0.kill());
+        self.end()
+    }
+
     fn end(mut self) -> Ran {
         let status = self.child.0.wait().expect("a child can be waited for");
         let took = self.started.elapsed();

@@ -8,6 +8,7 @@ mod arrange;
 mod display;
 mod draft;
 mod etcd;
+mod identity;
 mod patroni;
 mod probe;
 mod servers;
@@ -204,6 +205,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     sql::plan(&view, &mut drafts);
     swarm::plan(&view, &mut drafts);
     servers::plan_claims(&view, &mut drafts);
+    identity::plan(&view, &mut drafts);
     let (steps, held) = arrange::arrange(drafts, &desired.policy);
     Plan {
         cluster: desired.cluster.clone(),

@@ -317,3 +317,31 @@ async fn an_empty_swarm_of_two_is_not_taken_for_our_own_unfinished_one() {
     let outcome = outcome(SimFleet::new(world), &desired).await;
     outcome.holds("swarm", "belongs to nobody known");
 }
+
+/// A file that moves the database of a living cluster: no half of that may come about.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_identity_is_held_as_a_whole() {
+    let before = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    type Change = fn(&mut reconcile_spec::ClusterSpec);
+    let cases: [(Change, &str, &str); 4] = [
+        (|spec| spec.postgresql.port = 5499, "patroni/config", "port 5432, and the file says 5499"),
+        (
+            |spec| spec.postgresql.data_dir = spec.postgresql.data_dir.replace("15", "16"),
+            "patroni/config",
+            "15/main",
+        ),
+        (
+            |spec| spec.etcd.client_port = 2479,
+            "patroni/config",
+            "port 2379, and the file says 2479",
+        ),
+        (|spec| spec.swarm.stack = "other".parse().unwrap(), "swarm", "stack db-utils"),
+    ];
+    for (change, object, says) in cases {
+        let world = converged(&before).await;
+        let after = fixture::desire(&fixture::spec(3, 0, change));
+        let outcome = outcome(SimFleet::new(world), &after).await;
+        outcome.holds(object, says);
+        assert!(outcome.world.writes.is_empty(), "{says}: {:?}", outcome.world.writes);
+    }
+}

@@ -64,10 +64,18 @@ pub(super) async fn run(arguments: &LabArgs, _plain: bool) -> Result<Outcome, Fa
                 )));
             }
         }
-        LabCommand::Stop { server } => done(reconcile_lab::stop(&options, server).await)?,
-        LabCommand::Start { server } => done(reconcile_lab::start(&options, server).await)?,
-        LabCommand::Cut { server } => done(reconcile_lab::cut(&options, server).await)?,
-        LabCommand::Heal { server } => done(reconcile_lab::heal(&options, server).await)?,
+        LabCommand::Stop { server } => {
+            done(server, "off", reconcile_lab::stop(&options, server).await)?;
+        }
+        LabCommand::Start { server } => {
+            done(server, "on, and its sshd answers", reconcile_lab::start(&options, server).await)?;
+        }
+        LabCommand::Cut { server } => {
+            done(server, "cut off", reconcile_lab::cut(&options, server).await)?;
+        }
+        LabCommand::Heal { server } => {
+            done(server, "on the network again", reconcile_lab::heal(&options, server).await)?;
+        }
         LabCommand::Reset => {
             let lab =
                 reconcile_lab::reset(&options, &Lines).await.map_err(|error| failed(&error))?;
@@ -77,8 +85,10 @@ pub(super) async fn run(arguments: &LabArgs, _plain: bool) -> Result<Outcome, Fa
     Ok(Outcome::Done)
 }
 
-fn done<T>(result: Result<T, LabError>) -> Result<(), Failure> {
-    result.map(drop).map_err(|error| failed(&error))
+fn done<T>(server: &str, state: &str, result: Result<T, LabError>) -> Result<(), Failure> {
+    result.map_err(|error| failed(&error))?;
+    output::note(&format!("{server} is {state}"));
+    Ok(())
 }
 
 fn connect_text(options: &LabOptions, lab: &Lab) -> String {
