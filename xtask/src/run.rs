@@ -51,15 +51,26 @@ pub(crate) fn binary() -> Result<PathBuf, String> {
 
 /// One crate (aws-lc-sys) builds C; a fresh machine may have no compiler.
 fn need_compiler() -> Result<(), String> {
-    let found = program("cc", &["--version"]).stdout(Stdio::null()).status();
+    need("cc", &["gcc", "libc6-dev"])
+}
+
+/// The page is tested in a browser.
+pub(crate) fn need_browser() -> Result<(), String> {
+    need("chromium", &["chromium", "fonts-dejavu-core"])
+}
+
+/// Installs packages where a program is missing.
+fn need(tool: &str, packages: &[&str]) -> Result<(), String> {
+    let found = program(tool, &["--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_ok_and(|status| status.success()) {
         return Ok(());
     }
     if !is_root() {
-        return Err("a C compiler is missing: sudo apt-get install gcc libc6-dev".to_owned());
+        return Err(format!("{tool} is missing: sudo apt-get install {}", packages.join(" ")));
     }
     run(program("apt-get", &["update"]))?;
-    run(program("apt-get", &["install", "--yes", "--no-install-recommends", "gcc", "libc6-dev"]))
+    let install = ["install", "--yes", "--no-install-recommends"];
+    run(program("apt-get", &[&install, packages].concat()))
 }
 
 /// True where we may install packages and start engines.

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::{
-    run::{binary, cargo, is_root, program, root, run},
+    run::{binary, cargo, is_root, need_browser, program, root, run},
     tidy::tidy,
 };
 
@@ -14,6 +14,7 @@ pub(crate) fn all() -> Result<(), String> {
     }
     unit()?;
     let reconcile = binary()?;
+    need_browser()?;
     // Setting up is apart from the tests, so that no test's time limit has to cover it.
     let lab = lab_name();
     run(program(&reconcile.to_string_lossy(), &["lab", "--name", &lab, "up"]))?;

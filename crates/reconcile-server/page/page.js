@@ -87,10 +87,10 @@ function problems() {
   if (doc.passes.refused) add('bad', 'plan', 'was refused: ' + doc.passes.refused);
   for (const host of doc.hosts) {
     if (host.unreachable) { add('bad', host.name, 'does not answer: ' + host.unreachable); continue; }
-    const parts = [['etcd', etcdLevel(host.etcd), host.etcd], ['PostgreSQL', databaseLevel(host), host.state || host.role], ['Swarm', swarmLevel(host.swarm), host.swarm]];
-    for (const [part, level, word] of parts) {
-      if (level === 'bad' || level === 'warn') add(level, host.name, part + ' is ' + word);
-      if (level === 'doubt') add('doubt', host.name, part + ' could not be asked');
+    const parts = [['etcd', etcdLevel(host.etcd), host.etcd], ['PostgreSQL', databaseLevel(host), host.role === 'replica' ? host.state : host.role], ['Swarm', swarmLevel(host.swarm), host.swarm]];
+    for (const level of ['bad', 'warn', 'doubt']) {
+      const such = parts.filter(part => part[1] === level);
+      if (such.length) add(level, host.name, such.map(([part, , word]) => part + ' is ' + word).join(', '));
     }
   }
   // What is missing where a server does not answer is said by the server.
@@ -114,6 +114,13 @@ function problems() {
   return list.sort((a, b) => rank[a.level] - rank[b.level]);
 }
 
+/** Nothing serves yet and packages are still to be installed: that is no outage. */
+function settingUp() {
+  const steps = doc.plan.steps;
+  return steps.some(step => step.class === 'packages') && steps.every(step => step.progress.state !== 'failed')
+    && doc.hosts.every(host => !host.unreachable && host.role !== 'primary' && host.role !== 'replica');
+}
+
 function headline(found) {
   const ready = doc.conditions.find(condition => condition.type === 'Ready');
   const steps = doc.plan.steps;
@@ -123,6 +130,7 @@ function headline(found) {
   const doing = running.map(step => step.verb + ' ' + step.object).slice(0, 3).join(', ') + (running.length > 3 ? ', …' : '');
   const worst = found.length ? found[0].level : 'good';
   if (!doc.observedAt) return { level: 'none', text: 'Waiting for the first pass', sub: doc.source.state === 'broken' ? 'The desired state cannot be read.' : '' };
+  if (work && settingUp()) return { level: 'work', text: 'Setting up: ' + ended + ' of ' + steps.length + ' steps', sub: doing };
   if (found.length) {
     const first = found[0];
     const more = found.length > 1 ? ', and ' + (found.length - 1) + ' more' : '';
@@ -130,6 +138,7 @@ function headline(found) {
     return { level: worst, text: first.where + ': ' + first.what + more, sub };
   }
   if (work) return { level: 'work', text: 'Working: ' + ended + ' of ' + steps.length + ' steps', sub: doing };
+  if (steps.length) return { level: 'work', text: 'Looking whether anything is left', sub: '' };
   if (ready && ready.status === 'True') return { level: 'good', text: 'All is well', sub: ready.message };
   if (ready && ready.status === 'False') return { level: 'warn', text: ready.message, sub: ready.reason };
   return { level: 'doubt', text: 'As desired; service not proven yet', sub: '' };

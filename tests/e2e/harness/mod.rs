@@ -1,5 +1,6 @@
 //! What the tests share: running the binary, reaching the lab's servers, waiting, comparing.
 
+mod browser;
 mod canary;
 mod figures;
 mod held;
@@ -11,6 +12,7 @@ mod state;
 mod stats;
 mod wait;
 
+pub(crate) use browser::Browser;
 pub(crate) use canary::{ProcessWatch, Secrets};
 pub(crate) use figures::{figure, setting};
 pub(crate) use held::Held;

@@ -1,0 +1,112 @@
+//! The page, in a real browser before the real operator: it says that all is well, shows what
+//! happens on a server within moments, and says so when it has lost the operator.
+
+use std::{
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::harness::{Browser, Job, Lab, PATIENCE, seconds, until};
+
+/// Twice the figure of issue 4, as elsewhere.
+const SHOWN: Duration = Duration::from_secs(3);
+
+fn watch(lab: &Lab, spec: &Path, address: &str) -> (Job, String) {
+    let job = lab.start(spec, &["--watch", "--interval", "600", "--listen", address]);
+    let url = until("the page's address", PATIENCE, || {
+        let told = job.told();
+        let url = told.split("status and page on ").nth(1).and_then(|rest| rest.lines().next());
+        url.map(str::to_owned).ok_or(told)
+    });
+    (job, url)
+}
+
+fn headline(browser: &mut Browser, wanted: &str) -> Duration {
+    let started = Instant::now();
+    until(&format!("the page to say `{wanted}`"), PATIENCE, || {
+        let title = browser.value("document.title").to_string();
+        if title.contains(wanted) { Ok(()) } else { Err(title) }
+    });
+    started.elapsed()
+}
+
+/// Nothing is wider than the page, in any width and colour.
+fn fits(browser: &mut Browser) {
+    for (width, colours) in [(1280, "light"), (1280, "dark"), (768, "light"), (390, "dark")] {
+        browser.look(width, colours);
+        sleep(Duration::from_millis(200));
+        let wide = browser.value("document.documentElement.scrollWidth").as_u64().unwrap_or(9999);
+        assert!(wide <= u64::from(width), "{wide} of {width} pixels");
+        let ground = browser.value("getComputedStyle(document.body).backgroundColor").to_string();
+        assert_eq!(ground.contains("rgb(18"), colours == "dark", "{ground}");
+    }
+}
+
+fn drawn(browser: &mut Browser, nodes: &[String], primary: &str) {
+    let cells = "[...document.querySelectorAll('#map thead th b')].map(b => b.textContent).join()";
+    assert_eq!(browser.value(cells), nodes.join(","));
+    let at = nodes.iter().position(|node| node == primary).expect("the primary is a server");
+    let rows = "[...document.querySelectorAll('#map tbody tr')]";
+    let chief = format!(
+        "{rows}.find(row => row.textContent.startsWith('PostgreSQL')).querySelectorAll('td')[{at}].textContent"
+    );
+    let chief = browser.value(&chief).to_string();
+    assert!(chief.contains("primary") && chief.contains("PostgreSQL 15."), "{chief}");
+    for layer in ["Applications", "HAProxy", "PgBouncer", "Router", "PostgreSQL", "etcd"] {
+        let there = format!("{rows}.some(row => row.textContent.startsWith('{layer}'))");
+        assert_eq!(browser.value(&there), true, "{layer}");
+    }
+    let bad = "document.querySelectorAll('.node[data-level=bad], .node[data-level=doubt]').length";
+    assert_eq!(browser.value(bad), 0);
+}
+
+/// The first stop is the skip link, and what scrolls can be reached.
+fn by_keyboard(browser: &mut Browser) {
+    browser.press("Tab", 9);
+    assert_eq!(browser.value("document.activeElement.className"), "skip");
+    browser.press("Tab", 9);
+    assert_eq!(browser.value("document.activeElement.getAttribute('role')"), "region");
+}
+
+#[test]
+fn the_page_follows_the_cluster() {
+    let mut lab = Lab::shared();
+    let spec = lab.converged();
+    let primary = lab.primary();
+    let nodes: Vec<String> = lab.nodes().into_iter().map(str::to_owned).collect();
+    let replica = nodes.iter().find(|node| **node != primary).expect("there are three servers");
+    let (job, url) = watch(&lab, &spec, "127.0.0.1:0");
+    let mut browser = Browser::start();
+    browser.open(&url);
+    headline(&mut browser, "All is well");
+    drawn(&mut browser, &nodes, &primary);
+    by_keyboard(&mut browser);
+    fits(&mut browser);
+    // The events of the servers must be heard before one is made.
+    sleep(Duration::from_secs(3));
+
+    lab.sh(replica, "systemctl stop etcd");
+    let shown = headline(&mut browser, &format!("{replica}: etcd is down"));
+    println!("etcd stopped by hand: on the page after {}", seconds(shown));
+    assert!(shown <= SHOWN, "{}", job.told());
+    headline(&mut browser, "All is well");
+    let events = browser.value("document.getElementById('events').textContent").to_string();
+    assert!(events.contains(&format!("start {replica}/etcd.service")), "{events}");
+
+    job.kill();
+    until("the page to say that it lost the operator", PATIENCE, || {
+        let text = browser.value("document.getElementById('lost').textContent").to_string();
+        let hidden = browser.value("document.getElementById('lost').hidden");
+        if hidden == false && text.contains("is lost") { Ok(()) } else { Err(text) }
+    });
+    let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let (job, _) = watch(&lab, &spec, &address);
+    until("the page to find the operator again", PATIENCE, || {
+        let lost = browser.value("document.getElementById('lost').hidden");
+        if lost == true { Ok(()) } else { Err(lost.to_string()) }
+    });
+    headline(&mut browser, "All is well");
+    drop(browser);
+    job.kill();
+}
