@@ -321,8 +321,8 @@ async fn an_empty_swarm_of_two_is_not_taken_for_our_own_unfinished_one() {
 /// A file that moves the database of a living cluster: no half of that may come about.
 #[tokio::test(start_paused = true)]
 async fn a_change_of_identity_is_held_as_a_whole() {
-    let before = fixture::desire(&fixture::spec(3, 0, |_| {}));
     type Change = fn(&mut reconcile_spec::ClusterSpec);
+    let before = fixture::desire(&fixture::spec(3, 0, |_| {}));
     let cases: [(Change, &str, &str); 4] = [
         (|spec| spec.postgresql.port = 5499, "patroni/config", "port 5432, and the file says 5499"),
         (
