@@ -4,6 +4,8 @@
 //! The list itself is a safety rule: nothing here deletes or initialises a data directory,
 //! promotes a server, or removes an etcd or Swarm member.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::model::{Claim, Content, HostName, NetworkSpec, ServiceSpec};
@@ -11,7 +13,6 @@ use crate::model::{Claim, Content, HostName, NetworkSpec, ServiceSpec};
 /// One effect. Each is idempotent: carried out again after a crash it finishes or does nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::large_enum_variant, reason = "a plan holds tens of actions; boxing buys nothing")]
 pub enum Action {
     /// On one server, through its shell.
     Host(HostName, HostAction),
@@ -59,6 +60,8 @@ pub enum HostAction {
         /// Unit to reload or restart in the same script after the file was replaced, if the unit
         /// is active: so no crash of ours can leave a running service on the old file.
         notify: Option<(String, UnitVerb)>,
+        /// Asked on the server itself, immediately before a restart of etcd.
+        quorum: Option<EtcdQuorum>,
         /// Cluster's name for the manifest.
         cluster: String,
     },
@@ -136,6 +139,18 @@ pub enum HostAction {
     },
 }
 
+/// What must hold in the moment in which a member of etcd is restarted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdQuorum {
+    /// The member's own client URL; after the restart it is awaited to be healthy again.
+    pub member: String,
+    /// Client URLs of the others.
+    pub peers: Vec<String>,
+    /// How many of those must be healthy.
+    pub needed: usize,
+}
+
 /// What Patroni is awaited to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -165,16 +180,54 @@ pub enum UnitVerb {
 }
 
 /// Effects through Patroni.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PatroniAction {
     /// `PATCH /config` with this JSON object; keys with null are removed.
     PatchConfig {
         /// The patch as canonical JSON text.
         patch: String,
+        /// Seconds after which every member has noticed it; 0 where that need not be awaited.
+        settle_seconds: u64,
     },
-    /// `POST /restart` of this member only.
-    RestartMember,
+    /// `POST /restart` of this member only, on condition that it is a replica and still runs with
+    /// `runs`; then waits until it streams again and lags little. Patroni is given time to notice
+    /// first that a restart is needed.
+    RestartReplica {
+        /// What the plan saw it run with that is to change. Empty: Patroni's own word counts.
+        runs: BTreeMap<String, String>,
+        /// Seconds in which every Patroni has had a round.
+        notice_seconds: u64,
+        /// PostgreSQL's data directory.
+        data_dir: String,
+        /// Bytes that it may lag in the end.
+        max_lag_bytes: u64,
+    },
+    /// A transaction, which the engine carries out: pauses the poolers, asks Patroni to hand over
+    /// from this member to `candidate`, waits for every router, resumes.
+    HandOver {
+        /// The primary to be.
+        candidate: HostName,
+        /// Nodes with a pooler and a router.
+        nodes: Vec<HostName>,
+    },
+    /// The same transaction with a restart of the primary where it is, for what no replica can
+    /// take over: lowering what a standby must not have less of, or a single server.
+    RestartPrimary {
+        /// What the plan saw it run with that is to change. Empty: Patroni's own word counts.
+        runs: BTreeMap<String, String>,
+        /// PostgreSQL's data directory.
+        data_dir: String,
+        /// Nodes with a pooler and a router.
+        nodes: Vec<HostName>,
+    },
+}
+
+impl PatroniAction {
+    /// Carried out by the engine effect by effect, with a way back from each.
+    pub fn is_transaction(&self) -> bool {
+        matches!(self, Self::HandOver { .. } | Self::RestartPrimary { .. })
+    }
 }
 
 /// Effects through the Docker API.
@@ -186,12 +239,12 @@ pub enum SwarmAction {
         /// Address that peers use.
         advertise: String,
         /// Labels of the Swarm.
-        labels: std::collections::BTreeMap<String, String>,
+        labels: BTreeMap<String, String>,
     },
     /// Labels a Swarm that reconcile claimed but did not get to label.
     Label {
         /// Labels of the Swarm.
-        labels: std::collections::BTreeMap<String, String>,
+        labels: BTreeMap<String, String>,
     },
     /// `POST /swarm/join` on this server, with a token asked from the manager `via`.
     Join {
@@ -261,7 +314,7 @@ pub struct SwarmFile {
     /// Content.
     pub content: Content,
     /// Labels.
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A file as it must be.

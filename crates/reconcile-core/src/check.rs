@@ -3,13 +3,17 @@
 //! It shares no code with the planner on purpose. The engine refuses a plan that fails here, and
 //! every test of plans asserts that it passes.
 
+mod roll;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use reconcile_spec::valid::Permission;
+
 use crate::{
-    action::{Action, HostAction, PatroniAction, PatroniGoal, SwarmAction, UnitVerb},
+    action::{Action, HostAction, PatroniGoal, SwarmAction, UnitVerb},
     desired::Desired,
     model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed},
-    plan::{Plan, Step},
+    plan::{Impact, Plan, Step},
 };
 
 /// A rule that a plan breaks.
@@ -50,6 +54,14 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
             broken("every step has a deadline");
         }
         disruptive += usize::from(step.impact.disruptive());
+        let allowed = match step.impact {
+            Impact::None | Impact::Reload => Permission::Allowed,
+            Impact::Restart => desired.policy.restart,
+            Impact::Switchover => desired.policy.switchover,
+        };
+        if allowed != Permission::Allowed {
+            broken("what the policy does not allow is not done");
+        }
         let (Action::Host(host, _) | Action::Patroni(host, _) | Action::Swarm(host, _)) =
             &step.action;
         match observed.hosts.get(host) {
@@ -69,9 +81,7 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
                 if !our_patroni(desired, observed, host) {
                     broken("a Patroni that is not ours is not configured");
                 }
-                if matches!(action, PatroniAction::RestartMember) && !step.impact.disruptive() {
-                    broken("a restart says that it is one");
-                }
+                roll::check(desired, observed, step, host, action, &mut broken);
             }
         }
     }
@@ -97,7 +107,7 @@ fn check_host(
     let Some(facts) = observed.host(host) else { return };
     let claims = |kind, name: &str| facts.manifest.claims(kind, name);
     match action {
-        HostAction::WriteFile { file, before, notify, .. } => {
+        HostAction::WriteFile { file, before, notify, quorum, .. } => {
             if before.is_some() && !claims(ClaimKind::File, &file.path) {
                 broken("a file that is not ours is not overwritten");
             }
@@ -117,6 +127,14 @@ fn check_host(
                 }
                 if *verb == UnitVerb::Restart && unit.starts_with("etcd") {
                     check_quorum(desired, observed, host, broken);
+                    let asked = quorum.as_ref().is_some_and(|quorum| {
+                        quorum.peers.len() + 1 == desired.etcd.members.len()
+                            && (quorum.peers.is_empty()
+                                || quorum.needed * 2 > desired.etcd.members.len())
+                    });
+                    if !asked && counts(observed, host) {
+                        broken("quorum is asked for again in the moment of a restart");
+                    }
                 }
             }
         }
@@ -217,13 +235,17 @@ fn check_quorum(
     }
     let members = &desired.etcd.members;
     let left = members.keys().filter(|member| *member != host && healthy(member)).count();
-    let counts = observed
-        .host(host)
-        .and_then(|facts| facts.etcd.present())
-        .is_some_and(|etcd| etcd.healthy || !etcd.leader_id.is_empty());
-    if members.len() > 1 && counts && left * 2 <= members.len() {
+    if members.len() > 1 && counts(observed, host) && left * 2 <= members.len() {
         broken("a restart leaves etcd its quorum");
     }
+}
+
+/// A member that is part of a quorum, as far as it says.
+fn counts(observed: &Observed, host: &HostName) -> bool {
+    observed
+        .host(host)
+        .and_then(|facts| facts.etcd.present())
+        .is_some_and(|etcd| etcd.healthy || !etcd.leader_id.is_empty())
 }
 
 fn check_founding(

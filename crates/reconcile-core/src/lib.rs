@@ -10,5 +10,6 @@ pub mod plan;
 pub mod ports;
 pub mod probe;
 pub mod scram;
+mod setting;
 pub mod status;
 pub mod verify;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    action::Action,
+    action::{Action, PatroniAction},
     model::{HostFacts, HostName, SwarmFacts},
     probe::{ProbeRequest, SwarmRequest},
     verify::{VerifyReport, VerifyRequest},
@@ -61,8 +61,47 @@ impl EffectError {
     }
 }
 
+/// What a transaction on the primary needs of the world, effect by effect.
+pub trait Switching: Send + Sync {
+    /// While clients still work: a checkpoint, so that the one at the primary's end is short, and
+    /// before a restart in place the wait until Patroni has noticed what it is for.
+    fn prepare(
+        &self,
+        leader: &HostName,
+        restart: Option<&PatroniAction>,
+    ) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// `PAUSE` of the write pooler on a node; returns when its server connections are free.
+    fn pause(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// `RESUME` of the write pooler on a node; one that is not paused is success.
+    fn resume(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// `POST /switchover` from `leader` to `candidate`. Its answer comes late and is no news;
+    /// an error is a refusal.
+    fn request(
+        &self,
+        leader: &HostName,
+        candidate: &HostName,
+    ) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// `POST /restart` of the primary as [`crate::action::PatroniAction::RestartPrimary`] has it.
+    /// Answers when PostgreSQL takes connections again.
+    fn restart(
+        &self,
+        leader: &HostName,
+        restart: &PatroniAction,
+    ) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// Whether the member says that it is the primary.
+    fn is_primary(&self, member: &HostName) -> impl Future<Output = bool> + Send;
+    /// Whether the router of `node` sends writes to `member` and to nobody else.
+    fn routed_to(&self, node: &HostName, member: &HostName) -> impl Future<Output = bool> + Send;
+}
+
 /// Everything that the engine can see and do.
 pub trait Fleet: Send + Sync {
+    /// The poolers, Patroni and the routers, effect by effect.
+    type Switching: Switching;
+
+    /// What a transaction on the primary goes through.
+    fn switching(&self) -> &Self::Switching;
+
     /// Learns all facts of a server in one round trip.
     fn observe_host(
         &self,
@@ -77,7 +116,8 @@ pub trait Fleet: Send + Sync {
         request: &SwarmRequest,
     ) -> impl Future<Output = Result<SwarmFacts, EffectError>> + Send;
 
-    /// Carries out one action and waits until it took effect, at most for `deadline`.
+    /// Carries out one action and waits until it took effect, at most for `deadline`. Transactions
+    /// ([`crate::action::PatroniAction::is_transaction`]) are the engine's, by way of [`Switching`].
     ///
     /// # Guarantees
     /// Idempotent. An error does not say that nothing happened: observe before deciding again.

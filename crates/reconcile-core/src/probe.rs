@@ -42,7 +42,7 @@ pub struct ProbeFile {
     pub secret: bool,
 }
 
-/// What to ask a local primary through its Unix socket as the operating-system user `postgres`.
+/// What to ask the local PostgreSQL (most of it only a primary) through its Unix socket as the operating-system user `postgres`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SqlProbe {
@@ -52,6 +52,8 @@ pub struct SqlProbe {
     pub socket_dir: String,
     /// Databases to look into for extensions and the look-up function, where they exist.
     pub databases: BTreeSet<String>,
+    /// Parameters whose running value is asked for, of a standby too.
+    pub settings: BTreeSet<String>,
 }
 
 /// What to ask a manager of the Swarm.

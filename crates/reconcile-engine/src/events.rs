@@ -10,7 +10,10 @@ use reconcile_core::{
     verify::VerifyReport,
 };
 
-use crate::refusal::PassError;
+use crate::{
+    refusal::PassError,
+    switchover::{Order, Report, SwitchoverError},
+};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -50,6 +53,12 @@ pub enum Event<'a> {
         /// How long it took.
         took: Duration,
     },
+    /// Poolers are about to be paused for a transaction on the primary.
+    SwitchBegins(&'a Order),
+    /// How that ended.
+    SwitchEnds(&'a Order, &'a Result<Report, SwitchoverError>),
+    /// Poolers that an earlier transaction may have left paused are resumed.
+    Resumed,
     /// A step was not started, since one that it needs failed or the run was asked to stop.
     StepSkipped(&'a Step),
     /// A new desired state is in force.
@@ -79,6 +88,10 @@ pub enum Event<'a> {
 pub trait Listener: Send + Sync {
     /// Hears one event; must not block.
     fn hear(&self, event: &Event<'_>);
+    /// Whether a transaction was begun whose poolers may still be paused.
+    fn owes_resume(&self) -> bool {
+        false
+    }
 }
 
 /// Hears nothing.

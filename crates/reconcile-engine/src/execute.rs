@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     aside::SetAside,
     events::{Event, Listener},
+    switchover::{Order, switch_over},
 };
 
 /// Steps under way at once on one server: sshd allows ten sessions a connection
@@ -116,7 +117,7 @@ async fn run<F: Fleet>(
                 Readiness::Now if busy.get(host).copied().unwrap_or(0) < PER_HOST => {
                     *busy.entry(host).or_default() += 1;
                     listener.hear(&Event::StepStarted(step));
-                    under_way.push(perform(fleet, step));
+                    under_way.push(perform(fleet, step, listener));
                 }
                 Readiness::Now | Readiness::Later => still.push(step),
             }
@@ -184,8 +185,15 @@ const GRACE: Duration = Duration::from_secs(10);
 async fn perform<'a, F: Fleet>(
     fleet: &F,
     step: &'a Step,
+    listener: &dyn Listener,
 ) -> (&'a Step, Result<(), EffectError>, Duration) {
     let started = Instant::now();
+    if let Some(order) = Order::of_action(&step.action) {
+        // Not under a deadline of its own: it bounds each part, and RESUME must not be cut off.
+        let result = switch_over(fleet.switching(), &order, listener).await;
+        let result = result.map(|_| ()).map_err(|error| error.of_step(&order));
+        return (step, result, started.elapsed());
+    }
     let deadline = Duration::from_secs(step.deadline_seconds);
     let result =
         match tokio::time::timeout(deadline + GRACE, fleet.perform(&step.action, deadline)).await {

@@ -43,6 +43,8 @@ pub struct Journal<'a> {
     calm: AtomicBool,
     next: &'a dyn Listener,
     failure: Mutex<Option<String>>,
+    /// Poolers may be paused by a transaction that did not end.
+    owes: AtomicBool,
 }
 
 impl<'a> Journal<'a> {
@@ -67,6 +69,7 @@ impl<'a> Journal<'a> {
             calm: AtomicBool::new(false),
             next,
             failure: Mutex::default(),
+            owes: AtomicBool::new(open_switchover(&read(folder)?).is_some()),
         })
     }
 
@@ -90,33 +93,18 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// Notes, synced, that poolers are about to be paused.
-    pub fn switchover_begins(&self, order: &Order) {
-        let entry = json!({ "from": order.leader.as_str(), "to": order.candidate.as_str() });
-        self.append("switchover-begins", entry, true);
-    }
-
-    /// Notes how a switchover ended. One whose poolers may still be paused stays open.
-    pub fn switchover_ends(&self, order: &Order, result: &Result<Report, SwitchoverError>) {
+    fn switch_ends(&self, order: &Order, result: &Result<Report, SwitchoverError>) {
         let kind = match result {
             Err(SwitchoverError::Resume { .. }) => "switchover-unresumed",
             Ok(_) | Err(_) => "switchover-ends",
         };
+        self.owes.store(kind != "switchover-ends", Ordering::Relaxed);
         let entry = json!({
             "from": order.leader.as_str(), "to": order.candidate.as_str(),
             "error": result.as_ref().err().map(ToString::to_string),
             "heldSeconds": result.as_ref().ok().map(|report| report.held.as_secs_f64()),
         });
         self.append(kind, entry, true);
-    }
-
-    /// Notes that what a cut-off switchover left paused is resumed.
-    pub fn switchover_resumed(&self) {
-        self.append(
-            "switchover-ends",
-            json!({ "error": "cut off; the poolers are resumed" }),
-            true,
-        );
     }
 
     fn plan(&self) -> String {
@@ -165,6 +153,18 @@ impl Listener for Journal<'_> {
                 });
                 self.append("finished", entry, true);
             }
+            Event::SwitchBegins(order) => {
+                self.owes.store(true, Ordering::Relaxed);
+                let entry =
+                    json!({ "from": order.leader.as_str(), "to": order.candidate.as_str() });
+                self.append("switchover-begins", entry, true);
+            }
+            Event::SwitchEnds(order, result) => self.switch_ends(order, result),
+            Event::Resumed => {
+                self.owes.store(false, Ordering::Relaxed);
+                let entry = json!({ "error": "cut off; the poolers are resumed" });
+                self.append("switchover-ends", entry, true);
+            }
             Event::StepSkipped(step) => {
                 let entry = json!({ "plan": self.plan(), "step": step.id, "object": step.object });
                 self.append("skipped", entry, false);
@@ -188,6 +188,10 @@ impl Listener for Journal<'_> {
             | Event::Verifying => {}
         }
         self.next.hear(event);
+    }
+
+    fn owes_resume(&self) -> bool {
+        self.owes.load(Ordering::Relaxed)
     }
 }
 

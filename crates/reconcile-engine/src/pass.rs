@@ -1,6 +1,6 @@
 //! One pass: observe → plan → check → execute.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reconcile_core::{
     check::check,
@@ -17,7 +17,11 @@ use crate::{
     execute::{Execution, execute},
     observe::observe,
     refusal::PassError,
+    switchover::resume_all,
 };
+
+/// A pooler that cannot be reached for so long is left to the next pass.
+const RESUME_LEFT: Duration = Duration::from_secs(5);
 
 /// Observations and the plan made from them.
 #[derive(Debug, Clone)]
@@ -58,6 +62,13 @@ pub async fn run<F: Fleet>(
     stop: &CancellationToken,
     set_aside: &SetAside,
 ) -> Result<(Pass, Execution), PassError> {
+    if listener.owes_resume() {
+        // Clients wait: before anything else, and again in the next pass where it fails.
+        let nodes: Vec<_> = desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
+        if resume_all(fleet.switching(), &nodes, RESUME_LEFT).await.is_ok() {
+            listener.hear(&Event::Resumed);
+        }
+    }
     let pass = look(fleet, desired, listener).await?;
     let execution = execute(fleet, &pass.plan, listener, stop, set_aside).await;
     Ok((pass, execution))

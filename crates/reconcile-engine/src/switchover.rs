@@ -1,23 +1,31 @@
-//! A switchover as one transaction across the layers: pause the poolers, ask Patroni, wait until
-//! every router sees the new primary, resume. RESUME on every way out.
+//! A switchover, or a restart of the primary in place, as one transaction across the layers: pause
+//! the poolers, ask Patroni, wait until every router sees the primary, resume. RESUME on every way
+//! out.
 //!
 //! It asks; Patroni decides. Clients keep their connections and wait in the poolers meanwhile.
 
 use std::time::Duration;
 
 use futures::future::join_all;
+pub use reconcile_core::ports::Switching;
 use reconcile_core::{
+    action::{Action, PatroniAction},
     desired::Desired,
     model::{HostName, Observed, PatroniFact, PatroniRole},
-    ports::EffectError,
+    ports::{EffectError, Retry},
 };
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::events::{Event, Listener};
 
 /// A pooler that has not gone quiet by then has a transaction that will not end soon. Clients of all
 /// poolers wait meanwhile, so it is short.
 pub const PAUSE: Duration = Duration::from_secs(2);
 /// Patroni takes 1.5 s here; after this long clients are better served by the old primary.
 pub const PROMOTION: Duration = Duration::from_secs(15);
+/// Clients that wait are better off than clients that fail, as long as PgBouncer lets them wait
+/// (`query_wait_timeout`, 120 s). Where PostgreSQL does not come up, Patroni lets a replica take over.
+pub const RESTART: Duration = Duration::from_secs(90);
 /// Routers look every second at most.
 pub const ROUTERS: Duration = Duration::from_secs(8);
 /// RESUME is tried for this long: a pooler that stays paused is an outage.
@@ -26,32 +34,15 @@ const POLL: Duration = Duration::from_millis(50);
 /// A candidate further behind would keep clients waiting while it catches up.
 const MAX_LAG_BYTES: u64 = 16 << 20;
 
-/// What a switchover needs of the world.
-pub trait Switching: Send + Sync {
-    /// `PAUSE` of the write pooler on a node; returns when its server connections are free.
-    fn pause(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
-    /// `RESUME` of the write pooler on a node; one that is not paused is success.
-    fn resume(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
-    /// `POST /switchover` from `leader` to `candidate`. Its answer comes late and is no news;
-    /// an error is a refusal.
-    fn request(
-        &self,
-        leader: &HostName,
-        candidate: &HostName,
-    ) -> impl Future<Output = Result<(), EffectError>> + Send;
-    /// Whether the member says that it is the primary.
-    fn is_primary(&self, member: &HostName) -> impl Future<Output = bool> + Send;
-    /// Whether the router of `node` sends writes to `member` and to nobody else.
-    fn routed_to(&self, node: &HostName, member: &HostName) -> impl Future<Output = bool> + Send;
-}
-
-/// Who hands over to whom, through which nodes.
+/// What becomes of the primary, through which nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// The primary now.
     pub leader: HostName,
-    /// The primary to be.
+    /// The primary to be. The same as now where it restarts in place.
     pub candidate: HostName,
+    /// How it restarts in place; None: it hands over.
+    pub restart: Option<PatroniAction>,
     /// Nodes with a pooler and a router.
     pub nodes: Vec<HostName>,
 }
@@ -61,7 +52,7 @@ pub struct Order {
 pub struct Report {
     /// From the first PAUSE until the poolers were resumed: the longest that a client waited.
     pub held: Duration,
-    /// From the request until the candidate was the primary.
+    /// From the request until the candidate was the primary (again).
     pub promotion: Duration,
 }
 
@@ -98,6 +89,41 @@ pub enum SwitchoverError {
         /// Why.
         cause: String,
     },
+}
+
+impl SwitchoverError {
+    /// As the error of a step. Whatever it is, the world is to be looked at again first.
+    pub fn of_step(&self, order: &Order) -> EffectError {
+        let attempt = format!("{order}");
+        EffectError::new(Some(&order.leader), attempt, self.to_string(), Retry::Later)
+    }
+}
+
+impl Order {
+    /// The order that an action asks for, if it is a transaction.
+    pub fn of_action(action: &Action) -> Option<Self> {
+        let Action::Patroni(leader, action) = action else { return None };
+        let (candidate, restart, nodes) = match action {
+            PatroniAction::HandOver { candidate, nodes } => (candidate, None, nodes),
+            PatroniAction::RestartPrimary { nodes, .. } => (leader, Some(action.clone()), nodes),
+            PatroniAction::PatchConfig { .. } | PatroniAction::RestartReplica { .. } => {
+                return None;
+            }
+        };
+        let (leader, candidate) = (leader.clone(), candidate.clone());
+        Some(Self { leader, candidate, restart, nodes: nodes.clone() })
+    }
+}
+
+impl std::fmt::Display for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { leader, candidate, .. } = self;
+        if self.restart.is_some() {
+            write!(f, "restart the primary on {leader}")
+        } else {
+            write!(f, "hand over from {leader} to {candidate}")
+        }
+    }
 }
 
 /// Decides who hands over to whom, or says why not now. Pure.
@@ -150,7 +176,7 @@ pub fn order(
     if let Some(node) = nodes.iter().find(|node| observed.host(node).is_none()) {
         return unfit(format!("{node} is unknown, and so is its pooler"));
     }
-    Ok(Order { leader: leader.clone(), candidate: candidate.clone(), nodes })
+    Ok(Order { leader: leader.clone(), candidate: candidate.clone(), restart: None, nodes })
 }
 
 /// Carries out an order.
@@ -165,14 +191,21 @@ pub fn order(
 pub async fn switch_over<S: Switching>(
     world: &S,
     order: &Order,
+    listener: &dyn Listener,
 ) -> Result<Report, SwitchoverError> {
+    if let Err(error) = world.prepare(&order.leader, order.restart.as_ref()).await {
+        // It only shortens the wait.
+        tracing::warn!(%error, "not prepared to {order}");
+    }
+    listener.hear(&Event::SwitchBegins(order));
     let started = Instant::now();
     let moved = pause_and_move(world, order).await;
-    let resumed = resume_all(world, &order.nodes).await;
+    let resumed = resume_all(world, &order.nodes, RESUME).await;
     let held = started.elapsed();
-    let promotion = moved?;
-    resumed?;
-    Ok(Report { held, promotion })
+    // A pooler that stays paused is the worse news of the two.
+    let result = resumed.and(moved).map(|promotion| Report { held, promotion });
+    listener.hear(&Event::SwitchEnds(order, &result));
+    result
 }
 
 async fn pause_and_move<S: Switching>(
@@ -194,6 +227,42 @@ async fn pause_and_move<S: Switching>(
     .await;
     paused.into_iter().collect::<Result<(), _>>()?;
     let asked = Instant::now();
+    let candidate = &order.candidate;
+    if let Some(restart) = &order.restart {
+        restart_in_place(world, order, restart).await?;
+    } else {
+        promote(world, order).await?;
+    }
+    let promotion = asked.elapsed();
+    let routed = join_all(order.nodes.iter().map(|node| async move {
+        until(ROUTERS, || world.routed_to(node, candidate)).await.then_some(()).ok_or_else(|| {
+            SwitchoverError::Router { node: node.clone(), candidate: candidate.clone() }
+        })
+    }))
+    .await;
+    routed.into_iter().collect::<Result<(), _>>()?;
+    Ok(promotion)
+}
+
+/// Patroni's answer comes when PostgreSQL is up again; before it, a primary would be the old one.
+async fn restart_in_place<S: Switching>(
+    world: &S,
+    order: &Order,
+    restart: &PatroniAction,
+) -> Result<(), SwitchoverError> {
+    let refused = |cause: String| SwitchoverError::Patroni(format!("{order}: {cause}"));
+    match timeout(RESTART, world.restart(&order.leader, restart)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(refused(error.to_string())),
+        Err(_) => return Err(refused(format!("not done after {} s", RESTART.as_secs()))),
+    }
+    if until(PROMOTION, || world.is_primary(&order.leader)).await {
+        return Ok(());
+    }
+    Err(refused(format!("it is not the primary {} s after it", PROMOTION.as_secs())))
+}
+
+async fn promote<S: Switching>(world: &S, order: &Order) -> Result<(), SwitchoverError> {
     let candidate = &order.candidate;
     let request = world.request(&order.leader, candidate);
     let arrived = until(PROMOTION, || world.is_primary(candidate));
@@ -217,31 +286,24 @@ async fn pause_and_move<S: Switching>(
             PROMOTION.as_secs()
         )));
     }
-    let promotion = asked.elapsed();
-    let routed = join_all(order.nodes.iter().map(|node| async move {
-        until(ROUTERS, || world.routed_to(node, candidate)).await.then_some(()).ok_or_else(|| {
-            SwitchoverError::Router { node: node.clone(), candidate: candidate.clone() }
-        })
-    }))
-    .await;
-    routed.into_iter().collect::<Result<(), _>>()?;
-    Ok(promotion)
+    Ok(())
 }
 
-/// Resumes every pooler, each tried until it is done or [`RESUME`] has passed.
+/// Resumes every pooler, each tried until it is done or `limit` has passed.
 pub async fn resume_all<S: Switching>(
     world: &S,
     nodes: &[HostName],
+    limit: Duration,
 ) -> Result<(), SwitchoverError> {
     let resumed = join_all(nodes.iter().map(|node| async move {
         let started = Instant::now();
         loop {
-            let cause = match timeout(RESUME, world.resume(node)).await {
+            let cause = match timeout(limit, world.resume(node)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };
-            if started.elapsed() >= RESUME {
+            if started.elapsed() >= limit {
                 return Err(SwitchoverError::Resume { node: node.clone(), cause });
             }
             sleep(POLL * 4).await;

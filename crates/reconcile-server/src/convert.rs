@@ -105,6 +105,7 @@ pub(crate) fn class(object: &ObjectId) -> &'static str {
         ObjectId::Unit(..) => "unit",
         ObjectId::EtcdMember(_) | ObjectId::EtcdCluster => "etcd",
         ObjectId::PatroniMember(_) | ObjectId::PatroniConfig => "patroni",
+        ObjectId::Postgresql(_) => "postgresql",
         ObjectId::Role(_) => "role",
         ObjectId::Database(_)
         | ObjectId::Extension(..)

@@ -2,7 +2,7 @@
 //! refusing what has changed since the plan.
 
 use reconcile_core::{
-    action::{Action, DesiredFile, HostAction, PatroniAction, PatroniGoal, UnitVerb},
+    action::{Action, DesiredFile, EtcdQuorum, HostAction, PatroniAction, PatroniGoal, UnitVerb},
     model::{Claim, ClaimKind, Content, HostName},
     ports::{EffectError, Retry},
 };
@@ -28,15 +28,19 @@ impl World {
         self.reachable(host)?;
         let result = match action {
             Action::Host(host, action) => self.apply_host(host, action),
-            Action::Patroni(host, PatroniAction::PatchConfig { patch }) => {
+            Action::Patroni(host, PatroniAction::PatchConfig { patch, .. }) => {
                 let patch = serde_json::from_str(patch).unwrap_or_default();
                 self.patch_config(host, &patch)
                     .map_err(|cause| refused(host, "PATCH /config", cause, Retry::Soon))
             }
-            Action::Patroni(host, PatroniAction::RestartMember) => {
-                self.wrote(format!("{host}/postgresql restart"));
-                self.server_of(host)?.pending_restart = false;
-                Ok(())
+            Action::Patroni(host, PatroniAction::RestartReplica { runs, .. }) => {
+                self.restart_replica(host, runs)
+            }
+            Action::Patroni(host, PatroniAction::HandOver { candidate, nodes }) => {
+                self.transact(nodes, |world| world.hand_over(host, candidate))
+            }
+            Action::Patroni(host, PatroniAction::RestartPrimary { runs, nodes, .. }) => {
+                self.transact(nodes, |world| world.restart_primary(host, runs))
             }
             Action::Swarm(host, action) => self.apply_swarm(host, action),
         };
@@ -45,7 +49,7 @@ impl World {
         result
     }
 
-    fn reachable(&self, host: &HostName) -> Effect {
+    pub(crate) fn reachable(&self, host: &HostName) -> Effect {
         let attempt = format!("connect to {host}");
         let Some(server) = self.servers.get(host) else {
             return Err(refused(host, attempt, "no such server", Retry::AfterChange));
@@ -99,7 +103,10 @@ impl World {
             HostAction::InstallPackages { packages, cluster, claims, silence, start } => {
                 self.install(host, packages, (cluster, claims), silence, start)
             }
-            HostAction::WriteFile { file, before, claim, notify, cluster } => {
+            HostAction::WriteFile { file, before, claim, notify, quorum, cluster } => {
+                if let Some(quorum) = quorum {
+                    self.ask_quorum(host, quorum)?;
+                }
                 self.write(host, file, before.as_deref(), *claim, cluster)?;
                 // Also where the file is as desired by now: an earlier try may have been cut off
                 // between the file and its unit.
@@ -267,6 +274,17 @@ impl World {
             return Ok(());
         }
         self.unit(host, unit, verb, true)
+    }
+
+    /// What the script asks the other members in the moment of a restart.
+    fn ask_quorum(&mut self, host: &HostName, quorum: &EtcdQuorum) -> Effect {
+        let healthy = quorum.peers.iter().filter(|url| self.etcd_at(&[(*url).clone()]).is_some());
+        let healthy = healthy.count();
+        if healthy < quorum.needed {
+            let cause = format!("quorum: {healthy} other members are healthy");
+            return Err(refused(host, format!("restart etcd on {host}"), cause, Retry::Later));
+        }
+        Ok(())
     }
 
     fn remove(&mut self, host: &HostName, path: &str, digest: &str) -> Effect {

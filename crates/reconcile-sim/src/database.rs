@@ -19,15 +19,6 @@ use crate::{
 
 /// The unit.
 pub(crate) const UNIT: &str = "patroni.service";
-/// Parameters that take effect only with a restart of PostgreSQL.
-const RESTART_ONLY: [&str; 6] = [
-    "max_connections",
-    "max_replication_slots",
-    "max_wal_senders",
-    "shared_buffers",
-    "wal_level",
-    "wal_log_hints",
-];
 
 /// What is in one PostgreSQL cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +31,8 @@ pub struct Database {
     pub sql: SqlFacts,
     /// Privileges granted, as normalised statements.
     pub grants: BTreeSet<String>,
+    /// What the last primary ran with, as its standbys know it (`pg_controldata`).
+    pub limits: crate::Running,
 }
 
 impl Database {
@@ -85,6 +78,7 @@ impl Database {
                 probe_table: false,
             },
             grants: BTreeSet::new(),
+            limits: BTreeMap::new(),
         }
     }
 }
@@ -138,7 +132,7 @@ impl World {
         self.etcd.get(&store).and_then(|store| store.scopes.get(scope)).cloned().unwrap_or_default()
     }
 
-    fn store_scope(&mut self, number: u64, name: &str, scope: Scope) {
+    pub(crate) fn store_scope(&mut self, number: u64, name: &str, scope: Scope) {
         let Some(store) = self.etcd.get_mut(&number) else { return };
         let foreign = store.foreign;
         store.scopes.insert(name.to_owned(), scope);
@@ -148,7 +142,7 @@ impl World {
     }
 
     /// True where a member's PostgreSQL runs on the scope's database.
-    fn serves(&self, host: &HostName, scope: &Scope) -> bool {
+    pub(crate) fn serves(&self, host: &HostName, scope: &Scope) -> bool {
         let Some(server) = self.servers.get(host).filter(|server| server.runs(UNIT)) else {
             return false;
         };
@@ -233,6 +227,22 @@ impl World {
         Some((member.store, member.scope, scope))
     }
 
+    /// Servers whose PostgreSQL runs, with the scope of its database.
+    pub(crate) fn serving(&self) -> Vec<(HostName, Scope)> {
+        let members = self.members().into_iter();
+        let scoped = members.map(|member| {
+            let scope = self.scope(member.store, &member.scope);
+            (member.host, scope)
+        });
+        scoped.filter(|(host, scope)| self.serves(host, scope)).collect()
+    }
+
+    /// The scope whose database a server's PostgreSQL runs.
+    pub(crate) fn scope_served_by(&self, host: &HostName) -> Option<Scope> {
+        let (.., scope) = self.patroni_of(host)?;
+        self.serves(host, &scope).then_some(scope)
+    }
+
     /// The system identifier of the primary that runs on a server.
     pub(crate) fn primary_on(&self, host: &HostName) -> Option<String> {
         let (.., scope) = self.patroni_of(host)?;
@@ -277,6 +287,7 @@ impl World {
             .keys()
             .filter(|other| primary && *other != host)
             .filter(|other| found.as_ref().is_some_and(|scope| self.serves(other, scope)));
+        let replays = found.as_ref().is_none_or(|scope| self.replays(host, scope));
         Observation::Known(Some(PatroniFact {
             version: "3.0.2".to_owned(),
             scope,
@@ -285,15 +296,16 @@ impl World {
             timeline: if up { timeline } else { 0 },
             system_identifier: system,
             server_version: if up { 150_018 } else { 0 },
-            pending_restart: server.pending_restart,
+            pending_restart: found.as_ref().is_some_and(|scope| self.pending_restart(host, scope)),
             paused: found.as_ref().is_some_and(|scope| scope.paused),
             streaming: up && !primary && led,
-            wal_position: up.then_some(1000 + self.tick),
-            lag_bytes: (up && !primary).then_some(0),
+            wal_position: up.then_some(if replays { (1 << 40) + self.tick } else { 1000 }),
+            lag_bytes: (up && !primary).then_some(if replays { 0 } else { 1 << 40 }),
             replication: standbys.map(replication).collect(),
             config: found
                 .filter(|scope| scope.initialize.is_some())
                 .map(|scope| scope.config.to_string()),
+            settings: if up { self.settings(host) } else { None },
         }))
     }
 
@@ -336,19 +348,6 @@ impl World {
             .is_some_and(|database| database.foreign);
         if foreign {
             self.violate(format!("Patroni's configuration of somebody else on {host} was changed"));
-        }
-        let parameter =
-            |config: &Value, name: &str| config["postgresql"]["parameters"][name].clone();
-        let restart = RESTART_ONLY
-            .iter()
-            .any(|name| parameter(&before, name) != parameter(&scope.config, name));
-        if restart {
-            for server in self.servers.values_mut() {
-                server.pending_restart |= server
-                    .data_dirs
-                    .values()
-                    .any(|data| matches!(data, DataDir::Postgres(id) if Some(id) == initialized.as_ref()));
-            }
         }
         self.store_scope(store, &name, scope);
         self.wrote("patroni/config");

@@ -53,6 +53,12 @@ impl World {
                 };
                 writeln!(text, "  data {path}: {what}")?;
             }
+            if let Some(running) = &server.running {
+                writeln!(text, "  postgresql runs with {running:?}")?;
+            }
+            if self.paused.contains(name) {
+                writeln!(text, "  the pooler holds its clients back")?;
+            }
             let swarm = match server.docker.as_ref().map(|engine| &engine.swarm) {
                 None => "no docker".to_owned(),
                 Some(None) => "in no swarm".to_owned(),

@@ -224,6 +224,7 @@ impl World {
     /// The healthy store that one of these `host:port` client addresses leads to, in their order.
     pub(crate) fn etcd_at(&self, clients: &[String]) -> Option<u64> {
         clients.iter().find_map(|client| {
+            let client = client.split_once("://").map_or(client.as_str(), |(_, rest)| rest);
             let address = client.rsplit_once(':')?.0.trim_matches(['[', ']']);
             let number = self.etcd_of(self.at_address(address)?)?;
             self.etcd_has_quorum(number).then_some(number)

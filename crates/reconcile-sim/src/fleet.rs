@@ -9,9 +9,9 @@ use std::{
 };
 
 use reconcile_core::{
-    action::Action,
+    action::{Action, PatroniAction},
     model::{HostFacts, HostName, SwarmFacts},
-    ports::{EffectError, Fleet, Retry},
+    ports::{EffectError, Fleet, Retry, Switching},
     probe::{ProbeRequest, SwarmRequest},
     verify::{Proof, VerifyReport, VerifyRequest},
 };
@@ -164,8 +164,18 @@ impl State {
 
     fn perform(&mut self, action: &Action) -> Option<Result<(), EffectError>> {
         let (Action::Host(host, _) | Action::Patroni(host, _) | Action::Swarm(host, _)) = action;
+        self.effect(host, describe(action), |world, cut| world.apply(action, cut))
+    }
+
+    /// One effect with the faults of its number; None where the operator dies of it.
+    fn effect(
+        &mut self,
+        host: &HostName,
+        what: String,
+        apply: impl FnOnce(&mut World, bool) -> Result<(), EffectError>,
+    ) -> Option<Result<(), EffectError>> {
         let number = self.effects.len() as u64 + 1;
-        self.effects.push(describe(action));
+        self.effects.push(what);
         if let Some(host) = self.faults.reboots.get(&number) {
             self.world.reboot(host.as_str());
         }
@@ -174,8 +184,8 @@ impl State {
             // What came of it dies with the operator.
             match position {
                 Position::Before => {}
-                Position::Inside => drop(self.world.apply(action, true)),
-                Position::After => drop(self.world.apply(action, false)),
+                Position::Inside => drop(apply(&mut self.world, true)),
+                Position::After => drop(apply(&mut self.world, false)),
             }
             self.die();
             return None;
@@ -184,9 +194,9 @@ impl State {
             return Some(Err(refused(host, "connect", "connection refused", Retry::Soon)));
         }
         if self.faults.halves.contains(&number) {
-            return Some(self.world.apply(action, true).and(Err(lost("run the script"))));
+            return Some(apply(&mut self.world, true).and(Err(lost("run the script"))));
         }
-        let result = self.world.apply(action, false);
+        let result = apply(&mut self.world, false);
         if self.faults.lost_answers.contains(&number) {
             return Some(result.and(Err(lost("hear of the effect"))));
         }
@@ -204,7 +214,76 @@ fn describe(action: &Action) -> String {
     text.chars().take(160).collect()
 }
 
+impl SimFleet {
+    /// One effect of a transaction. Cut off in the middle it is not begun.
+    async fn part(
+        &self,
+        host: &HostName,
+        what: &str,
+        apply: impl FnOnce(&mut World) -> Result<(), EffectError> + Send,
+    ) -> Result<(), EffectError> {
+        self.turn().await;
+        if self.state().crashed {
+            pending::<()>().await;
+        }
+        let result = self.state().effect(host, format!("{host} {what}"), |world, cut| {
+            world.reachable(host)?;
+            if cut { Ok(()) } else { apply(world) }
+        });
+        match result {
+            Some(result) => result,
+            None => pending().await,
+        }
+    }
+}
+
+impl Switching for SimFleet {
+    async fn prepare(
+        &self,
+        leader: &HostName,
+        _: Option<&PatroniAction>,
+    ) -> Result<(), EffectError> {
+        self.part(leader, "CHECKPOINT", |_| Ok(())).await
+    }
+
+    async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
+        self.part(node, "PAUSE", |world| world.hold_clients(node, true)).await
+    }
+
+    async fn resume(&self, node: &HostName) -> Result<(), EffectError> {
+        self.part(node, "RESUME", |world| world.hold_clients(node, false)).await
+    }
+
+    async fn request(&self, leader: &HostName, candidate: &HostName) -> Result<(), EffectError> {
+        let what = format!("hand over to {candidate}");
+        self.part(leader, &what, |world| world.hand_over(leader, candidate)).await
+    }
+
+    async fn restart(&self, leader: &HostName, how: &PatroniAction) -> Result<(), EffectError> {
+        let PatroniAction::RestartPrimary { runs, .. } = how else { return Ok(()) };
+        self.part(leader, "restart the primary", |world| world.restart_primary(leader, runs)).await
+    }
+
+    async fn is_primary(&self, member: &HostName) -> bool {
+        self.turn().await;
+        if self.state().crashed {
+            pending::<()>().await;
+        }
+        self.state().world.primary_on(member).is_some()
+    }
+
+    async fn routed_to(&self, _: &HostName, member: &HostName) -> bool {
+        self.is_primary(member).await
+    }
+}
+
 impl Fleet for SimFleet {
+    type Switching = Self;
+
+    fn switching(&self) -> &Self {
+        self
+    }
+
     async fn observe_host(
         &self,
         host: &HostName,

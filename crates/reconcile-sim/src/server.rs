@@ -141,8 +141,8 @@ pub struct Server {
     pub manifest: Manifest,
     /// Parts of the probe that come back unknown.
     pub unknown: BTreeSet<Section>,
-    /// PostgreSQL waits for a restart.
-    pub pending_restart: bool,
+    /// What PostgreSQL runs with; None: it does not run.
+    pub running: Option<crate::Running>,
 }
 
 impl Server {
@@ -164,7 +164,7 @@ impl Server {
             docker_hangs: false,
             manifest: Manifest::default(),
             unknown: BTreeSet::new(),
-            pending_restart: false,
+            running: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The simulated world: servers, what they form together, and what must never have happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reconcile_core::{
     desired::Desired,
@@ -27,6 +27,8 @@ pub struct World {
     pub repository: BTreeMap<String, String>,
     /// Extensions that PostgreSQL can create.
     pub extensions: Vec<String>,
+    /// Nodes whose pooler holds its clients back.
+    pub paused: BTreeSet<HostName>,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// How often each object was changed.
@@ -111,6 +113,7 @@ impl World {
     pub fn settle(&mut self) {
         self.settle_etcd();
         self.settle_patroni();
+        self.settle_running();
     }
 
     pub(crate) fn violate(&mut self, text: impl Into<String>) {

@@ -5,6 +5,7 @@
 mod check;
 pub mod cron;
 mod fault;
+mod gucs;
 mod hints;
 pub mod names;
 mod parse;

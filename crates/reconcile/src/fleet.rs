@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use reconcile_cluster::{Endpoint, KeyEvents, watch_keys};
 use reconcile_core::{
-    action::Action,
+    action::{Action, PatroniAction},
     desired::{
         Desired, Secrets,
         patroni::{self, REST_USER},
     },
     model::{HostFacts, HostName, SecretText, SwarmFacts},
-    ports::{EffectError, Fleet, Retry},
+    ports::{EffectError, Fleet, Retry, Switching},
     probe::{ProbeRequest, SwarmRequest},
     verify::{VerifyReport, VerifyRequest},
 };
+use reconcile_engine::switchover::RESTART;
 use reconcile_hosts::{HostEvents, HostTarget, JumpTarget, Ssh};
 use reconcile_spec::{
     ClusterSpec,
@@ -84,11 +85,6 @@ fn etcd_member(spec: &ClusterSpec, host: &Host) -> (HostName, Endpoint) {
 }
 
 impl RealFleet {
-    /// What a switchover touches.
-    pub(crate) fn switching(&self) -> &RealSwitching {
-        &self.switching
-    }
-
     /// What changes on a server that a probe with `request` would look at.
     pub(crate) async fn server_events(
         &self,
@@ -117,7 +113,48 @@ impl RealFleet {
     }
 }
 
+impl Switching for RealFleet {
+    async fn prepare(
+        &self,
+        leader: &HostName,
+        restart: Option<&PatroniAction>,
+    ) -> Result<(), EffectError> {
+        self.switching.checkpoint(leader).await?;
+        if restart.is_some() {
+            let url = self.patroni_urls.get(leader).map_or("", String::as_str);
+            self.ssh.await_notice(leader, url).await?;
+        }
+        Ok(())
+    }
+    async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
+        self.switching.pause(node).await
+    }
+    async fn resume(&self, node: &HostName) -> Result<(), EffectError> {
+        self.switching.resume(node).await
+    }
+    async fn request(&self, leader: &HostName, candidate: &HostName) -> Result<(), EffectError> {
+        self.switching.request(leader, candidate).await
+    }
+    async fn restart(&self, leader: &HostName, how: &PatroniAction) -> Result<(), EffectError> {
+        let url = self.patroni_urls.get(leader).map_or("", String::as_str);
+        let (user, password) = &self.patroni_login;
+        self.ssh.perform_patroni(leader, url, Some((user.as_str(), password)), how, RESTART).await
+    }
+    async fn is_primary(&self, member: &HostName) -> bool {
+        self.switching.is_primary(member).await
+    }
+    async fn routed_to(&self, node: &HostName, member: &HostName) -> bool {
+        self.switching.routed_to(node, member).await
+    }
+}
+
 impl Fleet for RealFleet {
+    type Switching = Self;
+
+    fn switching(&self) -> &Self {
+        self
+    }
+
     async fn observe_host(
         &self,
         host: &HostName,

@@ -111,7 +111,12 @@ impl Listener for Publish<'_> {
             Event::PassRefused(error) => board.pass_refused(&error.to_string()),
             Event::PassEnded { took, done, failed } => board.pass_ended(*took, *done, *failed),
             Event::Verified(report) => board.verified(report),
-            Event::Tick | Event::Planned(_) | Event::Verifying => board.tick(),
+            Event::Tick
+            | Event::Planned(_)
+            | Event::Verifying
+            | Event::SwitchBegins(_)
+            | Event::SwitchEnds(..)
+            | Event::Resumed => board.tick(),
         }
         self.next.hear(event);
     }

@@ -62,7 +62,14 @@ impl Listener for Progress {
             | Event::SourceChanged
             | Event::Looked { .. }
             | Event::PassEnded { .. }
-            | Event::Tick => {}
+            | Event::Tick
+            | Event::SwitchBegins(_)
+            | Event::SwitchEnds(_, Err(_)) => {}
+            Event::SwitchEnds(_, Ok(report)) => self.line(&format!(
+                "  writers waited in the poolers for {:.1} s at most",
+                report.held.as_secs_f64()
+            )),
+            Event::Resumed => self.line("poolers that were left paused are resumed"),
             Event::SourceBroken(report) => self.line(report),
             Event::PassRefused(error) => self.line(&error.to_string()),
             Event::Observed { took, known, servers, .. } => self.line(&format!(

@@ -1,19 +1,26 @@
 //! The poolers, Patroni and the routers of a real cluster, as a switchover needs them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reconcile_cluster::{Console, Endpoint, Login, Method, StatusCode, exchange, servers_up};
 use reconcile_core::{
-    desired::{Secrets, patroni::REST_USER, pgbouncer::ADMIN_USER},
-    model::{HostName, SecretText},
+    action::HostAction,
+    desired::{
+        Secrets,
+        patroni::{REST_USER, SOCKET_DIR},
+        pgbouncer::ADMIN_USER,
+    },
+    model::{Content, HostName, SecretText},
     ports::{EffectError, Retry},
 };
-use reconcile_engine::switchover::Switching;
 use reconcile_hosts::Ssh;
 use reconcile_spec::{
     ClusterSpec,
     secrets::{PATRONI_RESTAPI, PGBOUNCER_ADMIN},
 };
+
+/// It may take long where much is dirty, and nobody waits for it.
+const CHECKPOINT: Duration = Duration::from_secs(60);
 
 /// What a switchover touches.
 pub(crate) struct RealSwitching {
@@ -22,6 +29,7 @@ pub(crate) struct RealSwitching {
     patroni: BTreeMap<HostName, Endpoint>,
     routers: BTreeMap<HostName, Endpoint>,
     login: Login,
+    postgresql_port: u16,
 }
 
 impl RealSwitching {
@@ -35,6 +43,7 @@ impl RealSwitching {
             consoles: BTreeMap::new(),
             patroni: BTreeMap::new(),
             routers: BTreeMap::new(),
+            postgresql_port: spec.postgresql.port,
             login: (REST_USER.to_owned(), secret(PATRONI_RESTAPI)),
         };
         for host in &spec.hosts {
@@ -61,16 +70,34 @@ fn unknown(host: &HostName) -> EffectError {
     EffectError::new(Some(host), "find the server", "it is not in the file", Retry::AfterChange)
 }
 
-impl Switching for RealSwitching {
-    async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
+impl RealSwitching {
+    /// `CHECKPOINT` of the primary.
+    pub(crate) async fn checkpoint(&self, leader: &HostName) -> Result<(), EffectError> {
+        let action = HostAction::Sql {
+            socket_dir: SOCKET_DIR.to_owned(),
+            port: self.postgresql_port,
+            database: "postgres".to_owned(),
+            sql: Content::open("CHECKPOINT;\n"),
+        };
+        self.ssh.apply(leader, &action, CHECKPOINT).await
+    }
+
+    /// `PAUSE` of the write pooler on a node.
+    pub(crate) async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         self.consoles.get(node).ok_or_else(|| unknown(node))?.pause(self.ssh.as_ref()).await
     }
 
-    async fn resume(&self, node: &HostName) -> Result<(), EffectError> {
+    /// `RESUME` of it.
+    pub(crate) async fn resume(&self, node: &HostName) -> Result<(), EffectError> {
         self.consoles.get(node).ok_or_else(|| unknown(node))?.resume(self.ssh.as_ref()).await
     }
 
-    async fn request(&self, leader: &HostName, candidate: &HostName) -> Result<(), EffectError> {
+    /// `POST /switchover`.
+    pub(crate) async fn request(
+        &self,
+        leader: &HostName,
+        candidate: &HostName,
+    ) -> Result<(), EffectError> {
         let endpoint = self.patroni.get(leader).ok_or_else(|| unknown(leader))?;
         let body = serde_json::json!({
             "leader": leader.as_str(), "candidate": candidate.as_str(),
@@ -95,14 +122,16 @@ impl Switching for RealSwitching {
         ))
     }
 
-    async fn is_primary(&self, member: &HostName) -> bool {
+    /// Whether the member says that it is the primary.
+    pub(crate) async fn is_primary(&self, member: &HostName) -> bool {
         let Some(endpoint) = self.patroni.get(member) else { return false };
         let answer =
             exchange(self.ssh.as_ref(), endpoint, Method::OPTIONS, "/primary", None, None).await;
         matches!(answer, Ok((StatusCode::OK, _)))
     }
 
-    async fn routed_to(&self, node: &HostName, member: &HostName) -> bool {
+    /// Whether the router of `node` sends writes to `member` alone.
+    pub(crate) async fn routed_to(&self, node: &HostName, member: &HostName) -> bool {
         let Some(endpoint) = self.routers.get(node) else { return false };
         let answer = exchange(self.ssh.as_ref(), endpoint, Method::GET, "/;csv", None, None).await;
         let Ok((StatusCode::OK, csv)) = answer else { return false };

@@ -17,7 +17,7 @@ pub use names::{HostName, ObjectId};
 pub use observation::{Observation, Observed};
 pub use postgres::{
     DatabaseFact, EtcdFact, EtcdMemberFact, PatroniFact, PatroniRole, ReplicationFact, RoleFact,
-    SqlFacts,
+    SettingFact, SqlFacts,
 };
 pub use swarm::{
     ConfigFact, FileMount, NetworkAttachment, NetworkFact, NetworkSpec, NodeFact, PublishedPort,

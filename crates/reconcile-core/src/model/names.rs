@@ -51,6 +51,8 @@ pub enum ObjectId {
     PatroniMember(HostName),
     /// Patroni's dynamic configuration in etcd.
     PatroniConfig,
+    /// The PostgreSQL that Patroni runs on a server.
+    Postgresql(HostName),
     /// A PostgreSQL role.
     Role(String),
     /// A PostgreSQL database.
@@ -85,6 +87,7 @@ impl ObjectId {
             | Self::Unit(host, _)
             | Self::EtcdMember(host)
             | Self::PatroniMember(host)
+            | Self::Postgresql(host)
             | Self::SwarmNode(host) => Some(host),
             Self::EtcdCluster
             | Self::PatroniConfig
@@ -112,6 +115,7 @@ impl fmt::Display for ObjectId {
             Self::EtcdMember(host) => write!(f, "{host}/etcd-member"),
             Self::EtcdCluster => f.write_str("etcd"),
             Self::PatroniMember(host) => write!(f, "{host}/patroni-member"),
+            Self::Postgresql(host) => write!(f, "{host}/postgresql"),
             Self::PatroniConfig => f.write_str("patroni/config"),
             Self::Role(name) => write!(f, "role/{name}"),
             Self::Database(name) => write!(f, "database/{name}"),

@@ -73,6 +73,23 @@ pub struct PatroniFact {
     pub replication: Vec<ReplicationFact>,
     /// Dynamic configuration (`GET /config`) as canonical JSON text; None when it did not answer.
     pub config: Option<String>,
+    /// Parameters that take effect only with a restart, as PostgreSQL runs with them now, by name;
+    /// None when PostgreSQL could not be asked.
+    pub settings: Option<BTreeMap<String, SettingFact>>,
+}
+
+/// A parameter as PostgreSQL runs with it (`pg_settings`), whatever its files say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingFact {
+    /// Value, counted in `unit`.
+    pub value: String,
+    /// Unit, such as `8kB`; empty for none.
+    pub unit: String,
+    /// `bool`, `enum`, `integer`, `real` or `string`.
+    pub kind: String,
+    /// `ALTER SYSTEM` has set it, so that Patroni's value has no effect.
+    pub altered: bool,
 }
 
 /// Patroni's role of a member.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reconcile_spec::valid::{Drift, Policy};
+use reconcile_spec::valid::{Drift, Permission, Policy};
 
 use super::{Held, HoldReason, Step, draft::Drafts};
 use crate::model::ObjectId;
@@ -25,6 +25,7 @@ pub(super) fn arrange(drafts: Drafts, policy: &Policy) -> (Vec<Step>, Vec<Held>)
         );
     }
     hold_impact_on_doubt(&mut steps, &mut held);
+    hold_by_policy(&mut steps, &mut held, policy);
     hold_dependents(&mut steps, &mut held);
     hold_second_disruption(&mut steps, &mut held);
     hold_dependents(&mut steps, &mut held);
@@ -109,6 +110,31 @@ fn hold_impact_on_doubt(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Hel
         go.into_iter()
             .map(|step| Held { object: step.object, reason: HoldReason::WaitsFor(doubt.clone()) }),
     );
+}
+
+/// Holds what the policy does not allow to be done by itself.
+fn hold_by_policy(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>, policy: &Policy) {
+    let refusal = |impact| {
+        let (field, permission) = match impact {
+            super::Impact::None | super::Impact::Reload => return None,
+            super::Impact::Restart => ("restart", policy.restart),
+            super::Impact::Switchover => ("switchover", policy.switchover),
+        };
+        match permission {
+            Permission::Allowed => None,
+            Permission::Never => Some(format!("policy.{field} is `never`")),
+            Permission::InWindow => Some(format!(
+                "policy.{field} is `inWindow`, and this release does not open windows by itself"
+            )),
+        }
+    };
+    let (stay, go): (Vec<_>, Vec<_>) =
+        std::mem::take(steps).into_iter().partition(|step| refusal(step.impact).is_none());
+    *steps = stay;
+    held.extend(go.into_iter().filter_map(|step| {
+        let reason = HoldReason::Policy(refusal(step.impact)?);
+        Some(Held { object: step.object, reason })
+    }));
 }
 
 /// Lets only the first disruptive step through: afterwards the world is observed anew.

@@ -42,7 +42,7 @@ fn write_step(text: &mut String, step: &Step, width: usize, details: bool) -> st
     let mark = match step.verb {
         Verb::Create => '+',
         Verb::Update => '~',
-        Verb::Start | Verb::Join => '>',
+        Verb::Start | Verb::Join | Verb::Restart | Verb::HandOver => '>',
         Verb::Await => '.',
         Verb::Claim => '=',
         Verb::Remove => '-',

@@ -10,7 +10,7 @@ use super::{
     draft::{Draft, Drafts, View},
 };
 use crate::{
-    action::{Action, HostAction, UnitVerb},
+    action::{Action, EtcdQuorum, HostAction, UnitVerb},
     desired::etcd::{BOOTSTRAP_ENV, ENV, UNIT, UNIT_FILE},
     model::{Claim, ClaimKind, EtcdFact, HostFacts, HostName, ObjectId},
 };
@@ -254,6 +254,20 @@ fn restart(host: &HostName, facts: &HostFacts) -> Draft {
 
 fn enable(host: &HostName, facts: &HostFacts) -> Draft {
     unit_step(host, facts, UnitVerb::Keep, "it would not start at boot")
+}
+
+/// What the member's own server is to ask again in the moment of the restart; None where the
+/// member takes nothing away.
+pub(super) fn quorum(view: &View<'_>, host: &HostName) -> Option<EtcdQuorum> {
+    let members = &view.desired.etcd.members;
+    let counts = member(view, host).is_some_and(|etcd| etcd.healthy || !etcd.leader_id.is_empty());
+    let own = members.get(host).filter(|_| counts)?;
+    let others = members.iter().filter(|(member, _)| *member != host);
+    Some(EtcdQuorum {
+        member: own.client_url.clone(),
+        peers: others.map(|(_, member)| member.client_url.clone()).collect(),
+        needed: if members.len() > 1 { members.len() / 2 + 1 } else { 0 },
+    })
 }
 
 /// Why the member on `host` must not be restarted now.

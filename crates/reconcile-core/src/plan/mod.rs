@@ -11,6 +11,7 @@ mod etcd;
 mod identity;
 mod patroni;
 mod probe;
+mod roll;
 mod servers;
 mod sql;
 mod stranger;
@@ -93,6 +94,10 @@ pub enum Verb {
     Claim,
     /// Removes it.
     Remove,
+    /// Restarts it.
+    Restart,
+    /// Hands its role over to another.
+    HandOver,
 }
 
 impl Verb {
@@ -106,6 +111,8 @@ impl Verb {
             Self::Await => "await",
             Self::Claim => "claim",
             Self::Remove => "remove",
+            Self::Restart => "restart",
+            Self::HandOver => "hand over",
         }
     }
 }
@@ -120,6 +127,8 @@ pub enum Impact {
     Reload,
     /// A service restarts on one host at a time; the cluster serves on.
     Restart,
+    /// Another server becomes the primary; writers wait in the poolers meanwhile.
+    Switchover,
 }
 
 impl Impact {
@@ -129,6 +138,7 @@ impl Impact {
             Self::None => "none",
             Self::Reload => "reload",
             Self::Restart => "restart",
+            Self::Switchover => "switchover",
         }
     }
     /// A step of which only one may be under way in the whole cluster.
@@ -202,6 +212,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     servers::plan(&view, &mut drafts);
     etcd::plan(&view, &mut drafts);
     patroni::plan(&view, &mut drafts);
+    roll::plan(&view, &mut drafts);
     sql::plan(&view, &mut drafts);
     swarm::plan(&view, &mut drafts);
     servers::plan_claims(&view, &mut drafts);

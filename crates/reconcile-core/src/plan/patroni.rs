@@ -18,7 +18,7 @@ pub(super) struct Cluster<'a> {
     /// The one running primary.
     pub(super) primary: Option<(&'a HostName, &'a PatroniFact)>,
     /// More than one member says that it is the primary.
-    split: bool,
+    pub(super) split: bool,
     /// Certain that there is no database yet: every host is known and no data directory holds any.
     pub(super) fresh: bool,
     unknown: Option<&'a HostName>,
@@ -45,7 +45,7 @@ pub(super) fn cluster<'a>(view: &View<'a>) -> Cluster<'a> {
 
 /// A Patroni that reconcile started: it claimed the data directory before. Any other is somebody
 /// else's, whatever it leads.
-fn ours(view: &View<'_>, facts: &HostFacts, fact: &PatroniFact) -> bool {
+pub(super) fn ours(view: &View<'_>, facts: &HostFacts, fact: &PatroniFact) -> bool {
     let patroni = &view.desired.patroni;
     fact.scope == patroni.scope && facts.manifest.claims(ClaimKind::DataDir, &patroni.data_dir)
 }
@@ -92,14 +92,6 @@ fn plan_member(
     if let Some(fact) = fact.filter(|fact| !ours(view, facts, fact)) {
         let reason = format!("a Patroni of scope {} runs there", fact.scope);
         drafts.hold(object, HoldReason::Foreign(reason));
-        return;
-    }
-    if let Some(fact) = fact.filter(|fact| fact.pending_restart && !fact.paused) {
-        let reason = format!(
-            "a parameter of {} waits for a restart of PostgreSQL, which this release leaves to you, replicas first: sudo -u postgres patronictl -c {CONFIG} restart {} {host}",
-            fact.scope, fact.scope
-        );
-        drafts.hold(object, HoldReason::NeedsPerson(reason));
         return;
     }
     let unit = facts.units.get(UNIT);
@@ -292,12 +284,20 @@ fn plan_config(view: &View<'_>, cluster: &Cluster<'_>, drafts: &mut Drafts) {
     else {
         return;
     };
+    // What PostgreSQL runs with after a parameter's removal is Patroni's to say, a round later.
+    let removes = patch.pointer("/postgresql/parameters").and_then(Value::as_object);
+    let removes = removes.is_some_and(|set| set.values().any(Value::is_null));
+    let round = observed["loop_wait"].as_u64().unwrap_or(10);
+    let settle = if removes { round + 2 } else { 0 };
     let mut draft = Draft::new(
         ObjectId::PatroniConfig,
         Verb::Update,
         "the dynamic configuration differs",
         60,
-        Action::Patroni(host.clone(), PatroniAction::PatchConfig { patch: patch.to_string() }),
+        Action::Patroni(
+            host.clone(),
+            PatroniAction::PatchConfig { patch: patch.to_string(), settle_seconds: settle },
+        ),
     )
     .impact(super::Impact::Reload);
     let mut leaves = Vec::new();

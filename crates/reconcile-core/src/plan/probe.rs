@@ -64,6 +64,7 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
                 .chain(desired.sql.databases.keys())
                 .cloned()
                 .collect(),
+            settings: super::roll::asked(desired),
         }),
         postgres_bin_dir: patroni.map(|_| desired.patroni.bin_dir.clone()),
     }

@@ -267,11 +267,18 @@ fn plan_file(
         file: file.clone(),
         before: fact.map(|fact| fact.digest.clone()),
         claim: !facts.manifest.claims(ClaimKind::File, &file.path),
+        quorum: impact.disruptive().then(|| super::etcd::quorum(view, name)).flatten(),
         notify,
         cluster: view.desired.cluster.clone(),
     };
-    let mut draft =
-        Draft::new(object, verb, reason, 60, Action::Host(name.clone(), action)).impact(impact);
+    let mut draft = Draft::new(
+        object,
+        verb,
+        reason,
+        if impact.disruptive() { 120 } else { 60 },
+        Action::Host(name.clone(), action),
+    )
+    .impact(impact);
     if !managed.before_packages {
         draft = draft.needs([ObjectId::Packages(name.clone())]);
     }

@@ -203,7 +203,10 @@ fn unknown_is_left_alone(desired: &Desired, world: &World, plan: &Plan) {
             }
             Action::Patroni(
                 _,
-                PatroniAction::PatchConfig { .. } | PatroniAction::RestartMember,
+                PatroniAction::PatchConfig { .. }
+                | PatroniAction::RestartReplica { .. }
+                | PatroniAction::RestartPrimary { .. }
+                | PatroniAction::HandOver { .. },
             ) => {
                 assert!(patroni);
             }

@@ -1,13 +1,16 @@
 //! The checker can fail: every rule of it, broken once.
 
+use std::collections::BTreeMap;
+
 use reconcile_core::{
     action::{Action, HostAction, PatroniAction, PatroniGoal, SwarmAction, UnitVerb},
     check::check,
     desired::Desired,
-    model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed},
+    model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed, PatroniFact},
     plan::{Held, HoldReason, Impact, Plan, Step, plan},
 };
 use reconcile_sim::{World, fixture};
+use reconcile_spec::valid::Permission;
 
 /// Inputs of a check.
 #[derive(Clone)]
@@ -232,13 +235,112 @@ fn making_the_database() {
             !matches!(step.action, Action::Host(_, HostAction::StartPatroni { .. }))
         });
     });
-    let patch = PatroniAction::PatchConfig { patch: "{}".to_owned() };
+    let patch = PatroniAction::PatchConfig { patch: "{}".to_owned(), settle_seconds: 0 };
     case.breaks("a Patroni that is not ours is not configured", |case| {
         case.does(Action::Patroni(node("node1"), patch));
     });
-    changing().breaks("a restart says that it is one", |case| {
-        case.does(Action::Patroni(node("node1"), PatroniAction::RestartMember));
-        case.plan.steps[0].impact = Impact::None;
+}
+
+/// A converged cluster in which a parameter is to change.
+fn rolling(name: &str, value: &str) -> Case {
+    let (name, value) = (name.to_owned(), value.to_owned());
+    let desired = fixture::desire(&fixture::spec(3, 0, |spec| {
+        spec.postgresql.parameters.insert(name, value);
+    }));
+    let mut case = Case::of(desired, &World::converged(&three()));
+    // The restart alone, as it is planned once Patroni has the value.
+    case.plan.steps.retain(|step| step.impact >= Impact::Restart);
+    case.plan.steps[0].id = 1;
+    case.plan.steps[0].after.clear();
+    case
+}
+
+#[test]
+fn restarts_of_postgresql() {
+    let raise = rolling("max_connections", "300");
+    let lower = rolling("max_connections", "150");
+    let patroni = |on: &str, action| Action::Patroni(node(on), action);
+    let replica = PatroniAction::RestartReplica {
+        runs: BTreeMap::new(),
+        notice_seconds: 10,
+        data_dir: "/var/lib/postgresql/15/main".to_owned(),
+        max_lag_bytes: 1,
+    };
+    let all: Vec<HostName> = ["node1", "node2", "node3"].map(HostName::from).to_vec();
+    let hand_over = |to: &str| PatroniAction::HandOver { candidate: node(to), nodes: all.clone() };
+    let restart = |nodes: &[HostName]| PatroniAction::RestartPrimary {
+        runs: BTreeMap::new(),
+        data_dir: String::new(),
+        nodes: nodes.to_vec(),
+    };
+    let in_place = restart(&all);
+    let fact = |case: &mut Case, host: &str, change: fn(&mut PatroniFact)| {
+        let Observation::Known(Some(fact)) = &mut case.facts(host).patroni else { panic!() };
+        change(fact);
+    };
+
+    raise.breaks("a restart says that it is one", |case| case.plan.steps[0].impact = Impact::None);
+    raise.breaks("what the policy does not allow is not done", |case| {
+        case.desired.policy.restart = Permission::Never;
+    });
+    raise.breaks("a member is disturbed only while all others serve", |case| {
+        fact(case, "node3", |fact| fact.streaming = false);
+    });
+    raise.breaks("a member is disturbed only while all others serve", |case| {
+        case.facts("node3").patroni = Observation::unknown("no answer");
+    });
+    raise.breaks("no member is disturbed while Patroni is paused", |case| {
+        fact(case, "node1", |fact| fact.paused = true);
+    });
+    raise.breaks("no member is disturbed without a quorum of etcd", |case| {
+        for host in ["node2", "node3"] {
+            case.facts(host).etcd = Observation::Known(None);
+        }
+    });
+    raise.breaks("only a replica of the one primary is restarted as one", |case| {
+        case.does(patroni("node1", replica.clone()));
+    });
+    lower.breaks("what is lowered is lowered on the primary first", |case| {
+        case.does(patroni("node2", replica.clone()));
+    });
+    lower.breaks("what is lowered is lowered on the primary first", |case| {
+        case.does(patroni("node1", hand_over("node2")));
+    });
+    raise.breaks("replicas are restarted before the primary", |case| {
+        case.does(patroni("node1", hand_over("node2")));
+    });
+    raise.breaks("the primary is restarted only where no replica can take over", |case| {
+        case.does(patroni("node1", in_place.clone()));
+    });
+    raise.breaks("what is raised is raised on the replicas first", |case| {
+        case.does(patroni("node1", in_place.clone()));
+    });
+    raise.breaks("a transaction is on the one primary", |case| {
+        case.does(patroni("node2", hand_over("node3")));
+    });
+    lower.breaks("every pooler waits while the primary moves", |case| {
+        case.does(patroni("node1", restart(&all[..2])));
+    });
+    for spoil in [
+        (|fact| fact.wal_position = None) as fn(&mut PatroniFact),
+        |fact| fact.wal_position = Some(1),
+        |fact| fact.timeline += 1,
+        |fact| fact.streaming = false,
+    ] {
+        raise.breaks("only a replica that is known to follow takes over", |case| {
+            case.does(patroni("node1", hand_over("node2")));
+            fact(case, "node2", spoil);
+        });
+    }
+    raise.breaks("only a replica that is known to follow takes over", |case| {
+        case.does(patroni("node1", hand_over("node9")));
+    });
+    changing().breaks("quorum is asked for again in the moment of a restart", |case| {
+        let step = case.step(writes("/etc/default/etcd"));
+        let Action::Host(_, HostAction::WriteFile { quorum, .. }) = &mut step.action else {
+            panic!()
+        };
+        *quorum = None;
     });
 }
 

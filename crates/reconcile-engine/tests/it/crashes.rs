@@ -24,7 +24,7 @@ pub(crate) async fn reference(workload: &Workload) -> Reference {
     let world = fleet.world();
     let name = workload.name;
     assert_eq!(world.violations, Vec::<String>::new(), "{name}");
-    assert!(result.passes <= 6, "{name}: {} passes", result.passes);
+    assert!(result.passes <= 8, "{name}: {} passes", result.passes);
     let effects = fleet.effects().len() as u64;
     assert!(effects > 0, "{name} changes nothing");
     let again = apply(&fleet, &workload.desired).await.unwrap();

@@ -5,6 +5,7 @@ mod bare;
 mod crashes;
 mod model;
 mod reach;
+mod roll;
 mod run;
 mod seeds;
 mod stale;

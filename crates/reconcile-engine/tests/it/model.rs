@@ -100,6 +100,7 @@ async fn about_files_packages_and_claims() {
         before,
         claim: true,
         notify: None,
+        quorum: None,
         cluster: "main".to_owned(),
     };
     complains(world.clone(), Action::Host(host("node1"), write), "was overwritten").await;

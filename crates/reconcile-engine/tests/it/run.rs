@@ -1,22 +1,56 @@
 //! Running the engine to its end on a simulated fleet, through crashes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use reconcile_core::{check::check, desired::Desired, plan::Plan};
-use reconcile_engine::{Converged, PassError, converge, look};
+use reconcile_engine::{
+    Converged, Event, Listener, PassError, converge, look, switchover::SwitchoverError,
+};
 use reconcile_sim::{SimFleet, World};
 use tokio_util::sync::CancellationToken;
 
+/// What outlives the operator: whether a transaction was begun and not ended, as the journal knows.
+#[derive(Default)]
+pub(crate) struct Memory(AtomicBool);
+
+impl Listener for Memory {
+    fn hear(&self, event: &Event<'_>) {
+        match event {
+            Event::SwitchBegins(_) => self.0.store(true, Ordering::Relaxed),
+            Event::SwitchEnds(_, result) => {
+                let unresumed = matches!(result, Err(SwitchoverError::Resume { .. }));
+                self.0.store(unresumed, Ordering::Relaxed);
+            }
+            Event::Resumed => self.0.store(false, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+    fn owes_resume(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// One `apply`.
 pub(crate) async fn apply(fleet: &SimFleet, desired: &Desired) -> Result<Converged, PassError> {
-    converge(fleet, desired, &(), &CancellationToken::new()).await
+    remembering(fleet, desired, &Memory::default()).await
+}
+
+async fn remembering(
+    fleet: &SimFleet,
+    desired: &Desired,
+    memory: &Memory,
+) -> Result<Converged, PassError> {
+    converge(fleet, desired, memory, &CancellationToken::new()).await
 }
 
 /// Applies until the plan is empty; a crash starts the operator anew. At most `limit` starts.
 pub(crate) async fn settle(fleet: &SimFleet, desired: &Desired, limit: usize) -> Converged {
     let mut last = None;
+    let memory = Memory::default();
     for _ in 0..limit {
         let result = tokio::select! {
             biased;
-            result = apply(fleet, desired) => Some(result.unwrap()),
+            result = remembering(fleet, desired, &memory) => Some(result.unwrap()),
             () = fleet.crashed() => None,
         };
         match result {
@@ -47,6 +81,7 @@ pub(crate) async fn converged(desired: &Desired) -> World {
     settle(&fleet, desired, 2).await;
     let mut world = fleet.world();
     assert_eq!(world.violations, Vec::<String>::new());
+    assert!(world.paused.is_empty());
     world.writes.clear();
     world
 }

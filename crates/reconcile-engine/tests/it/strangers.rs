@@ -267,18 +267,6 @@ async fn a_member_that_lost_its_data_is_not_founded_again() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_parameter_that_needs_a_restart_is_left_to_a_person() {
-    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
-    let world = converged(&desired).await;
-    let changed = fixture::desire(&fixture::spec(3, 0, |spec| {
-        spec.postgresql.parameters.insert("max_connections".to_owned(), "250".to_owned());
-    }));
-    let outcome = outcome(SimFleet::new(world), &changed).await;
-    outcome.holds("node1/patroni-member", "waits for a restart of PostgreSQL");
-    assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
-}
-
 /// File systems that were not mounted look like directories that are empty.
 #[tokio::test(start_paused = true)]
 async fn a_database_whose_directories_vanished_is_not_made_anew() {

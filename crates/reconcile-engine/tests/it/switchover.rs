@@ -1,12 +1,13 @@
 //! The switchover's transaction: whatever goes wrong, every pooler is resumed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use reconcile_core::{
+    action::PatroniAction,
     model::HostName,
     ports::{EffectError, Retry},
 };
@@ -46,6 +47,18 @@ fn error(cause: &str) -> EffectError {
 }
 
 impl Switching for World {
+    async fn prepare(&self, _: &HostName, _: Option<&PatroniAction>) -> Result<(), EffectError> {
+        Ok(())
+    }
+    async fn restart(&self, _: &HostName, _: &PatroniAction) -> Result<(), EffectError> {
+        *lock(&self.asked) = true;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        match self.fault {
+            Fault::Refused => Err(error("503: restart conditions are not satisfied")),
+            Fault::NeverLeads => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         // PgBouncer holds new work back at once, and answers when the old is done.
         lock(&self.paused).insert(node.clone());
@@ -83,6 +96,11 @@ impl Switching for World {
 }
 
 async fn run(fault: Fault) -> (World, Result<(), SwitchoverError>) {
+    run_to(fault, "node2").await
+}
+
+/// To the primary itself: it restarts in place.
+async fn run_to(fault: Fault, candidate: &str) -> (World, Result<(), SwitchoverError>) {
     let world = World {
         fault,
         paused: Mutex::default(),
@@ -90,8 +108,13 @@ async fn run(fault: Fault) -> (World, Result<(), SwitchoverError>) {
         asked: Mutex::default(),
     };
     let nodes = ["node1", "node2", "node3"].map(HostName::from).to_vec();
-    let order = Order { leader: "node1".into(), candidate: "node2".into(), nodes };
-    let result = switch_over(&world, &order).await.map(|_| ());
+    let restart = (candidate == "node1").then(|| PatroniAction::RestartPrimary {
+        runs: BTreeMap::new(),
+        data_dir: String::new(),
+        nodes: nodes.clone(),
+    });
+    let order = Order { leader: "node1".into(), candidate: candidate.into(), restart, nodes };
+    let result = switch_over(&world, &order, &()).await.map(|_| ());
     (world, result)
 }
 
@@ -106,10 +129,12 @@ async fn every_pooler_is_resumed_on_every_way_out() {
         Fault::Blind,
         Fault::ResumeFailsOnce,
     ] {
-        let (world, result) = run(fault).await;
-        assert!(lock(&world.paused).is_empty(), "{fault:?} leaves poolers paused");
-        let well = matches!(fault, Fault::None | Fault::ResumeFailsOnce);
-        assert_eq!(result.is_ok(), well, "{fault:?}: {result:?}");
+        for candidate in ["node2", "node1"] {
+            let (world, result) = run_to(fault, candidate).await;
+            assert!(lock(&world.paused).is_empty(), "{fault:?} leaves poolers paused");
+            let well = matches!(fault, Fault::None | Fault::ResumeFailsOnce);
+            assert_eq!(result.is_ok(), well, "{fault:?} to {candidate}: {result:?}");
+        }
     }
 }
 
@@ -120,6 +145,14 @@ async fn patroni_is_not_asked_while_a_pooler_is_busy_or_dead() {
         assert!(!*lock(&world.asked), "{fault:?}");
         assert!(matches!(result, Err(SwitchoverError::Pause { .. })), "{fault:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_in_place_is_over_only_when_patroni_says_so() {
+    let started = tokio::time::Instant::now();
+    let (_, result) = run_to(Fault::None, "node1").await;
+    assert!(result.is_ok());
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

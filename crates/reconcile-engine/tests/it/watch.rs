@@ -28,6 +28,12 @@ struct Stubborn<'a> {
 }
 
 impl Fleet for Stubborn<'_> {
+    type Switching = SimFleet;
+
+    fn switching(&self) -> &SimFleet {
+        self.fleet
+    }
+
     async fn observe_host(
         &self,
         host: &HostName,

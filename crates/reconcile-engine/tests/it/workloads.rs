@@ -80,6 +80,13 @@ pub(crate) async fn changes() -> Vec<Workload> {
             },
             ..change("etcd environment while it is stopped", |spec| spec.etcd.heartbeat_ms = 150)
         },
+        change("raised max_connections", |spec| parameter(spec, "max_connections", "300")),
+        change("lowered max_connections", |spec| parameter(spec, "max_connections", "150")),
+        change("shared_buffers", |spec| parameter(spec, "shared_buffers", "256MB")),
+        change("one raised, one lowered", |spec| {
+            parameter(spec, "max_connections", "150");
+            parameter(spec, "max_worker_processes", "16");
+        }),
         Workload {
             name: "secret rotated",
             before: before.clone(),
@@ -93,6 +100,10 @@ pub(crate) async fn changes() -> Vec<Workload> {
             desired: fixture::desire(&fixture::spec(3, 1, |_| {})),
         },
     ]
+}
+
+fn parameter(spec: &mut ClusterSpec, name: &str, value: &str) {
+    spec.postgresql.parameters.insert(name.to_owned(), value.to_owned());
 }
 
 fn role_added(spec: &mut ClusterSpec) {

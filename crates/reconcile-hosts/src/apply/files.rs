@@ -4,12 +4,12 @@
 use std::fmt::Write as _;
 
 use reconcile_core::{
-    action::{DesiredFile, UnitVerb},
+    action::{DesiredFile, EtcdQuorum, UnitVerb},
     model::{Claim, ClaimKind},
 };
 
 use super::{claim_lines, units};
-use crate::shell::{base64_lines, quote};
+use crate::shell::{base64_lines, quote, words};
 
 /// `digest PATH` prints the digest of a regular file, `absent`, or what else stands there.
 /// `known OWNER GROUP` tells who is missing: before anything is claimed that cannot be made.
@@ -36,6 +36,7 @@ pub(super) fn write(
     before: Option<&str>,
     claim: bool,
     notify: Option<(&str, UnitVerb)>,
+    quorum: Option<&EtcdQuorum>,
     cluster: &str,
 ) -> String {
     let claims = if claim {
@@ -63,7 +64,7 @@ if [ "$now" != "$WANT" ] && [ "$now" != "$BEFORE" ]; then
 fi
 known "$OWNER" "$GROUP"
 {claims}mkdir -p -m 0755 -- "$D" || fail later "cannot make directory $D"
-if [ "$now" = "$WANT" ]; then
+{ask}if [ "$now" = "$WANT" ]; then
   [ "$(stat -c '%04a %U %G' -- "$P")" = "$MODE $OWNER $GROUP" ] || owned "$P" "$MODE" "$OWNER" "$GROUP"
 else
   # What a crash left of an earlier try.
@@ -84,6 +85,7 @@ else
 fi
 "#,
         content = base64_lines(file.content.bytes()),
+        ask = quorum.map(ask_quorum).unwrap_or_default(),
     );
     if is_unit_file(&file.path) {
         body.push_str("systemctl daemon-reload || fail later 'systemctl daemon-reload failed'\n");
@@ -93,7 +95,32 @@ fi
         let _infallible =
             write!(body, "[ \"$WANT\" = \"$BEFORE\" ] || {{\n{}}}\n", units::notify(unit, verb));
     }
+    if let Some(quorum) = quorum {
+        body.push_str(&units::healthy_again(&quorum.member));
+    }
     body
+}
+
+/// The plan counted the others when it was made; a member may have failed since. Nothing has been
+/// changed yet where they are too few.
+fn ask_quorum(quorum: &EtcdQuorum) -> String {
+    let urls = quorum.peers.iter().map(|url| format!("{}/health", url.trim_end_matches('/')));
+    format!(
+        r#"if [ "$WANT" != "$BEFORE" ]; then
+  at 'asking the other members of etcd'
+  command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
+  well=0
+  for h in{urls}; do
+    case $(curl -q -s -k --noproxy '*' --max-time 2 -- "$h" 2>/dev/null) in
+      *'"health":"true"'*|*'"health":true'*) well=$((well + 1)) ;;
+    esac
+  done
+  [ "$well" -ge {needed} ] || fail later "a restart would cost etcd its quorum: $well other members are healthy, {needed} are needed"
+fi
+"#,
+        urls = words(urls.collect::<Vec<_>>()),
+        needed = quorum.needed,
+    )
 }
 
 /// Removes a file of ours; see [`reconcile_core::action::HostAction::RemoveFile`].

@@ -86,9 +86,9 @@ pub fn action_script(action: &HostAction, deadline: Duration) -> Result<String, 
         HostAction::InstallPackages { packages, cluster, claims, silence, start } => {
             packages::install(packages, cluster, claims, silence, start)?
         }
-        HostAction::WriteFile { file, before, claim, notify, cluster } => {
+        HostAction::WriteFile { file, before, claim, notify, quorum, cluster } => {
             let notify = notify.as_ref().map(|(unit, verb)| (unit.as_str(), *verb));
-            files::write(file, before.as_deref(), *claim, notify, cluster)
+            files::write(file, before.as_deref(), *claim, notify, quorum.as_ref(), cluster)
         }
         HostAction::RemoveFile { path, digest } => files::remove(path, digest),
         HostAction::EnsureDirectory { path, mode, owner, group } => {

@@ -1,6 +1,6 @@
 //! Patroni: its first start, and requests to its REST interface from the server itself.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use reconcile_core::{
     action::{PatroniAction, PatroniGoal},
@@ -15,6 +15,9 @@ use crate::{
     fault::Fault,
     shell::{quote, script},
 };
+
+/// How long a primary's Patroni may take to notice what it is to be restarted for.
+const NOTICE_SECONDS: u64 = 20;
 
 /// `ask PATH` sets `code` and leaves the answer's body in `$T/body`.
 /// `streams` is true where the replica here streams: by its own word, or, with Patroni before 3.1, by
@@ -128,34 +131,147 @@ impl Ssh {
             PatroniAction::PatchConfig { .. } => {
                 format!("patch Patroni's dynamic configuration through {host}")
             }
-            PatroniAction::RestartMember => format!("restart PostgreSQL through Patroni on {host}"),
+            PatroniAction::RestartReplica { .. } => {
+                format!("restart PostgreSQL through Patroni on {host}")
+            }
+            PatroniAction::RestartPrimary { .. } => {
+                format!("restart the primary through Patroni on {host}")
+            }
+            PatroniAction::HandOver { .. } => format!("move the primary on {host}"),
         };
-        let text = patroni_script(base_url, credentials, action, deadline);
+        let Some(text) = patroni_script(base_url, credentials, action, deadline) else {
+            let fault = Fault::after_change("a transaction is no single effect".to_owned());
+            return Err(fault.at(host, attempt));
+        };
         let result = self.run_inner(host, &text, deadline).await;
         let secrets: Vec<String> =
             credentials.iter().map(|(_, password)| password.expose().to_owned()).collect();
         let judged: Result<(), Fault> = result.and_then(|output| judge(&output, &secrets));
         judged.map_err(|fault| fault.at(host, attempt))
     }
+
+    /// Waits until the Patroni at `base_url` has noticed that its PostgreSQL needs a restart, or has
+    /// had time enough for it.
+    ///
+    /// # Errors
+    /// Where Patroni cannot be reached.
+    pub async fn await_notice(&self, host: &HostName, base_url: &str) -> Result<(), EffectError> {
+        let deadline = Duration::from_secs(NOTICE_SECONDS) + 2 * MARGIN;
+        let endpoint = quote(base_url.trim_end_matches('/'));
+        let text = script(&format!("{HEAD}{ASK}{NOTICE}E={endpoint}\nnotice {NOTICE_SECONDS}\n"));
+        let result = self.run_inner(host, &text, deadline).await;
+        let judged: Result<(), Fault> = result.and_then(|output| judge(&output, &[]));
+        judged.map_err(|fault| fault.at(host, format!("wait for Patroni's round on {host}")))
+    }
+}
+
+/// `notice SECONDS` waits until Patroni has noticed that a restart is needed. It forgets that where
+/// it started a standby with more than is configured, so waiting longer would be in vain.
+const NOTICE: &str = r#"notice() {
+  noticed=$(($(date +%s) + $1))
+  while :; do
+    ask /patroni
+    case $(cat "$T/body") in *'"pending_restart": true'*) return 0 ;; esac
+    at 'waiting for Patroni to notice that a restart is needed'
+    [ "$code" != 000 ] || fail later 'Patroni does not answer'
+    [ "$(date +%s)" -lt "$noticed" ] || return 0
+    sleep 0.5
+  done
+}
+"#;
+
+/// `runs` prints what PostgreSQL runs with of what is to change, and `SEEN` is what the plan saw: a
+/// restart that has happened meanwhile is not repeated.
+fn as_seen(data_dir: &str, runs: &BTreeMap<String, String>) -> String {
+    let literal = |name: &String| format!("'{}'", name.replace('\'', "''"));
+    let names: Vec<String> = runs.keys().map(literal).collect();
+    let seen: Vec<String> = runs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let sql = format!(
+        "select name || '=' || setting from pg_settings where name in ({}) order by name collate \"C\"",
+        names.join(", ")
+    );
+    format!(
+        r#"D={data_dir} SEEN={seen}
+runs() {{
+  [ -r "$D/postmaster.pid" ] || fail later 'PostgreSQL does not run'
+  (cd / && timeout 5 setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtq \
+    -h "$(sed -n 5p "$D/postmaster.pid")" -p "$(sed -n 4p "$D/postmaster.pid")" -U postgres -d postgres \
+    -c {sql} 2>&1) || fail later 'PostgreSQL does not tell what it runs with'
+}}
+if [ "$SEEN" ]; then
+  now=$(runs) || exit 90
+  [ "$now" = "$SEEN" ] || fail soon 'PostgreSQL does not run any more with what the plan saw'
+fi
+"#,
+        data_dir = quote(data_dir),
+        seen = quote(&seen.join("\n")),
+        sql = quote(&sql),
+    )
+}
+
+/// After: waits until the replica is back, streams and lags little.
+fn after_restart(max_lag_bytes: u64) -> String {
+    format!(
+        r#"until ask '/replica?lag={max_lag_bytes}' && [ "$code" = 200 ] && streams; do
+  ask /patroni
+  seen=$(sed -n 's/.*"state": "\([^"]*\)".*"role": "\([^"]*\)".*/, /p' "$T/body")
+  at "waiting for the replica to stream again (seen: ${{seen:-no answer}})"
+  in_time || fail later "restarted, but it does not stream, or lags by more than {max_lag_bytes} bytes: ${{seen:-Patroni does not answer}}"
+  sleep 0.3
+done
+if [ "$SEEN" ]; then
+  now=$(runs) || exit 90
+  [ "$now" != "$SEEN" ] || fail after-change 'the restart changed nothing: Patroni starts PostgreSQL with what it ran with before'
+fi
+"#
+    )
+}
+
+/// The role stands in the place of `@ROLE@` when the request is made.
+fn restart_body(runs: &BTreeMap<String, String>) -> String {
+    // Where Patroni's own word counts, it must still hold.
+    let pending = if runs.is_empty() { r#","restart_pending":true"# } else { "" };
+    format!(r#"{{"role":"@ROLE@"{pending}}}"#)
 }
 
 /// The script of one request to Patroni. It holds the credentials and belongs on a standard input.
+/// None for a transaction, which is no single request.
 pub fn patroni_script(
     base_url: &str,
     credentials: Option<(&str, &SecretText)>,
     action: &PatroniAction,
     deadline: Duration,
-) -> String {
+) -> Option<String> {
     let seconds = deadline.saturating_sub(MARGIN).as_secs().max(1);
-    let (method, path, body) = match action {
-        PatroniAction::PatchConfig { patch } => ("PATCH", "/config", patch.as_str()),
-        PatroniAction::RestartMember => ("POST", "/restart", "{}"),
+    let (before, method, path, body, after) = match action {
+        PatroniAction::PatchConfig { patch, settle_seconds } => {
+            let after = format!("sleep {settle_seconds}\n");
+            (String::new(), "PATCH", "/config", patch.clone(), after)
+        }
+        PatroniAction::RestartReplica { runs, notice_seconds, data_dir, max_lag_bytes } => {
+            let seen = as_seen(data_dir, runs);
+            let before = format!(
+                "{ASK}{NOTICE}{seen}notice {notice_seconds}\nask /replica\n[ \"$code\" = 200 ] || \
+                 fail soon \"this member is no replica that runs (HTTP $code)\"\nROLE=replica\n"
+            );
+            (before, "POST", "/restart", restart_body(runs), after_restart(*max_lag_bytes))
+        }
+        PatroniAction::RestartPrimary { runs, data_dir, .. } => {
+            // Patroni 3 compares with its own word for the role, which later versions refuse.
+            let before = format!(
+                "{ASK}{seen}ask /patroni\nROLE=$(sed -n 's/.*\"role\": \"\\([a-z]*\\)\".*/\\1/p' \"$T/body\")\n\
+                 case $ROLE in master|primary) ;; *) fail soon \"it is no primary but ${{ROLE:-silent}}\" ;; esac\n",
+                seen = as_seen(data_dir, runs),
+            );
+            (before, "POST", "/restart", restart_body(runs), String::new())
+        }
+        PatroniAction::HandOver { .. } => return None,
     };
     let mut config = format!(
         "url = {}\nrequest = {method}\nheader = \"Content-Type: application/json\"\ndata-binary = {}\n\
          max-time = {seconds}\nnoproxy = \"*\"\ninsecure\nsilent\nshow-error\n",
         config_word(&format!("{}{path}", base_url.trim_end_matches('/'))),
-        config_word(body),
+        config_word(&body),
     );
     if let Some((user, password)) = credentials {
         config.push_str("user = ");
@@ -164,23 +280,30 @@ pub fn patroni_script(
     }
     let body = format!(
         r#"END=$(($(date +%s) + {seconds}))
-{HEAD}at 'asking Patroni: {method} {path}'
+{HEAD}E={endpoint}
+{before}at 'asking Patroni: {method} {path}'
 command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
-code=$(base64 -d <<'@@CURL' | curl -q -K - -o "$T/body" -w '%{{http_code}}' 2>"$T/err"
+code=$(base64 -d <<'@@CURL' | {role}curl -q -K - -o "$T/body" -w '%{{http_code}}' 2>"$T/err"
 {config}@@CURL
 ) || {{ cat "$T/err" >&2; fail later "Patroni does not answer: $(head -n 1 "$T/err")"; }}
 said=$(head -c 400 "$T/body" 2>/dev/null | tr '\n' ' ')
 case $code in
-  200) exit 0 ;;
+  200) ;;
   401|403) fail after-change "Patroni refuses the credentials (HTTP $code)" ;;
   400|404|405|422) fail after-change "Patroni refuses (HTTP $code): $said" ;;
   409|412) fail soon "Patroni refuses (HTTP $code): $said" ;;
   *) fail later "Patroni answers HTTP $code: $said" ;;
 esac
-"#,
+{after}"#,
+        role = if body.contains("@ROLE@") && path == "/restart" {
+            "sed \"s/@ROLE@/$ROLE/\" | "
+        } else {
+            ""
+        },
+        endpoint = quote(base_url.trim_end_matches('/')),
         config = crate::shell::base64_lines(config.as_bytes()),
     );
-    script(&body)
+    Some(script(&body))
 }
 
 /// A value in curl's configuration file.

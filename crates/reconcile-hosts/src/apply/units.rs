@@ -118,6 +118,21 @@ pub(super) fn notify(unit: &str, verb: UnitVerb) -> String {
     )
 }
 
+/// After a restart of etcd: the next member's turn comes only when this one is back in the quorum.
+pub(super) fn healthy_again(member: &str) -> String {
+    format!(
+        r#"while [ "$(show {ETCD_UNIT} ActiveState)" = active ]; do
+  seen=$(curl -q -s -S -k --noproxy '*' --max-time 2 -- {health} 2>&1)
+  case $seen in *'"health":"true"'*|*'"health":true'*) break ;; esac
+  at "waiting for etcd to be healthy again (it says: $seen)"
+  in_time || fail later "etcd was restarted and is not healthy: ${{seen:-it says nothing}}"
+  sleep 0.3
+done
+"#,
+        health = quote(&format!("{}/health", member.trim_end_matches('/'))),
+    )
+}
+
 /// `populated DIR` is true where the directory holds anything. One that cannot be listed is not
 /// taken for empty.
 pub(super) const POPULATED: &str = r#"populated() {

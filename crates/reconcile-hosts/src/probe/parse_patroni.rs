@@ -139,6 +139,7 @@ fn ask(sections: &Sections, base: &str) -> Result<PatroniFact, String> {
         lag_bytes: listed.and_then(|listed| listed.lag.as_u64()),
         replication: replication(member.replication),
         config: config(sections),
+        settings: parse_sql::settings(sections),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reconcile_core::{
-    model::{DatabaseFact, Observation, RoleFact, SqlFacts},
+    model::{DatabaseFact, Observation, RoleFact, SettingFact, SqlFacts},
     probe::ProbeRequest,
 };
 use serde::Deserialize;
@@ -20,6 +20,7 @@ enum Row {
     Role(Role),
     Database { name: String, owner: String, encoding: String },
     Altered { name: Option<String>, value: Option<String> },
+    Setting(Setting),
     ProbeTable { exists: bool },
     Inside(Inside),
 }
@@ -38,6 +39,16 @@ struct Role {
     limit: i64,
     password: Option<String>,
     member_of: BTreeSet<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Setting {
+    name: String,
+    value: String,
+    unit: String,
+    #[serde(rename = "type")]
+    kind: String,
+    altered: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,6 +84,24 @@ pub(super) fn receiver_streams(sections: &Sections) -> Option<bool> {
             |row| matches!(row, Row::Receiver { status: Some(status) } if status == "streaming"),
         ),
     )
+}
+
+/// What the local PostgreSQL runs with, of a primary or a standby; None where it did not tell.
+pub(super) fn settings(sections: &Sections) -> Option<BTreeMap<String, SettingFact>> {
+    if sections.status("sql") != Some(0) {
+        return None;
+    }
+    let settings: BTreeMap<_, _> = rows(sections)
+        .ok()?
+        .into_iter()
+        .filter_map(|row| match row {
+            Row::Setting(Setting { name, value, unit, kind, altered }) => {
+                Some((name, SettingFact { value, unit, kind, altered }))
+            }
+            _ => None,
+        })
+        .collect();
+    (!settings.is_empty()).then_some(settings)
 }
 
 pub(super) fn sql(request: &ProbeRequest, sections: &Sections) -> Observation<Option<SqlFacts>> {
@@ -156,7 +185,7 @@ fn facts(rows: Vec<Row>) -> Option<SqlFacts> {
             }
             Row::ProbeTable { exists } => probe_table = Some(exists),
             Row::Inside(inside) => insides.push(inside),
-            Row::Altered { .. } | Row::Server { .. } | Row::Receiver { .. } => {}
+            Row::Altered { .. } | Row::Server { .. } | Row::Receiver { .. } | Row::Setting(_) => {}
         }
     }
     for inside in insides {

@@ -162,7 +162,7 @@ fn psql(body: &mut String, request: &ProbeRequest) {
          printf '%s\\n' $? >sql.rc; }} &\nfi\n",
         socket = quote(&socket),
         psql = quote(&psql),
-        sql = quote(&sql::probe(&probe.databases)),
+        sql = quote(&sql::probe(&probe.databases, &probe.settings)),
         dir = quote(&probe.socket_dir),
         port = probe.port,
     );

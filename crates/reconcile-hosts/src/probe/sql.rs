@@ -2,12 +2,20 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-/// Everything that is asked of the local PostgreSQL. A standby tells only that it is one, and
-/// whether it streams. Verifiers of passwords stay where they are; their digests travel.
-const HEAD: &str = r"\set QUIET on
+/// Everything that is asked of the local PostgreSQL. A standby tells only that it is one, what it
+/// runs with, and whether it streams. Verifiers of passwords stay where they are; their digests travel.
+const START: &str = r"\set QUIET on
 select pg_is_in_recovery() as standby \gset
 select json_build_object('kind', 'server', 'standby', pg_is_in_recovery());
-\if :standby
+";
+
+/// What takes effect only with a restart, as it is in force now.
+const SETTINGS: &str = "select json_build_object('kind', 'setting', 'name', name, 'value', setting,
+    'unit', coalesce(unit, ''), 'type', vartype,
+    'altered', coalesce(sourcefile like '%/postgresql.auto.conf', false))
+    from pg_settings where context = 'postmaster' and name in (";
+
+const HEAD: &str = r"\if :standby
 select json_build_object('kind', 'receiver', 'status', status) from pg_stat_wal_receiver;
 \quit
 \endif
@@ -37,8 +45,14 @@ const INSIDE: &str = "select json_build_object('kind', 'inside', 'name', current
 
 /// The script for psql. Databases that do not exist are passed over; one that refuses connections
 /// leaves an error and no row.
-pub(super) fn probe(databases: &BTreeSet<String>) -> String {
-    let mut text = String::from(HEAD);
+pub(super) fn probe(databases: &BTreeSet<String>, settings: &BTreeSet<String>) -> String {
+    let mut text = String::from(START);
+    let quoted = settings.iter().map(|name| format!("'{}'", name.replace('\'', "''")));
+    let quoted: Vec<String> = quoted.collect();
+    if !quoted.is_empty() {
+        let _infallible = writeln!(text, "{SETTINGS}{}) order by name;", quoted.join(", "));
+    }
+    text.push_str(HEAD);
     let names: Vec<&String> =
         databases.iter().filter(|name| !name.chars().any(char::is_control)).collect();
     for (index, name) in names.iter().enumerate() {
@@ -66,7 +80,10 @@ mod tests {
 
     #[test]
     fn names_are_quoted_for_both_languages() {
-        let text = probe(&BTreeSet::from([r#"a'b"c\d"#.to_owned(), "line\nbreak".to_owned()]));
+        let text = probe(
+            &BTreeSet::from([r#"a'b"c\d"#.to_owned(), "line\nbreak".to_owned()]),
+            &BTreeSet::new(),
+        );
         assert!(text.contains(r#"\connect -reuse-previous=on "dbname='a\'b""c\\d'""#));
         assert!(text.contains(r#"datname = 'a''b"c\d'"#));
         assert!(!text.contains("break"));

@@ -2,6 +2,7 @@
 //! for real in a folder of their own.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
@@ -49,6 +50,7 @@ fn write(path: &str, text: &str, before: Option<&str>) -> HostAction {
         before: before.map(|text| sha256_hex(text.as_bytes())),
         claim: true,
         notify: None,
+        quorum: None,
         cluster: "shop".to_owned(),
     }
 }
@@ -90,6 +92,7 @@ fn every_action(word: &str) -> Vec<HostAction> {
             before: None,
             claim: true,
             notify: Some((text(), verb)),
+            quorum: None,
             cluster: text(),
         });
     }
@@ -116,8 +119,33 @@ fn every_script_is_a_shells() {
 }
 
 fn patch(password: &SecretText) -> String {
-    let action = PatroniAction::PatchConfig { patch: r#"{"ttl":20}"#.to_owned() };
-    patroni_script("http://192.0.2.11:8008/", Some(("ops", password)), &action, DEADLINE)
+    let action =
+        PatroniAction::PatchConfig { patch: r#"{"ttl":20}"#.to_owned(), settle_seconds: 0 };
+    patroni_script("http://192.0.2.11:8008/", Some(("ops", password)), &action, DEADLINE).unwrap()
+}
+
+#[test]
+fn a_replica_is_restarted_on_conditions_and_awaited() {
+    let runs = BTreeMap::from([(NASTY.to_owned(), NASTY.to_owned())]);
+    let action = PatroniAction::RestartReplica {
+        runs: runs.clone(),
+        notice_seconds: 10,
+        data_dir: NASTY.to_owned(),
+        max_lag_bytes: 16 << 20,
+    };
+    let script = patroni_script("http://192.0.2.11:8008", None, &action, DEADLINE).unwrap();
+    check_syntax("restart", &script);
+    assert!(script.contains("ask '/replica?lag=16777216'"));
+    let noticed = script.find("notice 10\n").unwrap();
+    let asked = script.find("asking Patroni: POST /restart").unwrap();
+    let back = script.find("waiting for the replica to stream again").unwrap();
+    assert!(noticed < asked && asked < back, "{script}");
+    let primary =
+        PatroniAction::RestartPrimary { runs, data_dir: NASTY.to_owned(), nodes: Vec::new() };
+    let script = patroni_script("http://192.0.2.11:8008", None, &primary, DEADLINE).unwrap();
+    check_syntax("restart of the primary", &script);
+    let whole = PatroniAction::HandOver { candidate: "node2".into(), nodes: Vec::new() };
+    assert_eq!(patroni_script("http://192.0.2.11:8008", None, &whole, DEADLINE), None);
 }
 
 #[test]
@@ -270,13 +298,13 @@ fn a_file_that_somebody_changed_is_not_overwritten() {
 fn a_missing_owner_is_told_before_anything_is_claimed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
-    let HostAction::WriteFile { file, before, claim, notify, cluster } =
+    let HostAction::WriteFile { file, before, claim, notify, quorum, cluster } =
         write(path.to_str().unwrap(), "x\n", None)
     else {
         unreachable!()
     };
     let file = DesiredFile { owner: "nobody-here".to_owned(), ..file };
-    let action = HostAction::WriteFile { file, before, claim, notify, cluster };
+    let action = HostAction::WriteFile { file, before, claim, notify, quorum, cluster };
     let why = perform(folder.path(), &action).unwrap_err();
     assert!(why.contains("user nobody-here does not exist"), "{why}");
     assert!(!path.exists() && manifest(folder.path()).is_empty());

@@ -70,6 +70,7 @@ fn request(address: &str) -> ProbeRequest {
             port: 5432,
             socket_dir: "/var/run/postgresql".to_owned(),
             databases: BTreeSet::from(["postgres".to_owned(), "app".to_owned()]),
+            settings: BTreeSet::from(["max_connections".to_owned()]),
         }),
         postgres_bin_dir: Some("/usr/lib/postgresql/15/bin".to_owned()),
     }

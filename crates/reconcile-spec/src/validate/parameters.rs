@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Rules;
 use crate::fault::Fault;
+use crate::gucs::{self, Wrong};
 use crate::hints;
 use crate::v1alpha1::Scalar;
 
@@ -16,6 +17,16 @@ const DEFAULT_PARAMETERS: &[(&str, &str)] = &[
     ("password_encryption", "scram-sha-256"),
     ("wal_level", "replica"),
     ("wal_log_hints", "on"),
+];
+
+/// Numbers that Patroni hands to PostgreSQL, with the least that it takes.
+const COUNTED: &[(&str, u32)] = &[
+    ("max_connections", 25),
+    ("max_locks_per_transaction", 32),
+    ("max_prepared_transactions", 0),
+    ("max_replication_slots", 4),
+    ("max_wal_senders", 3),
+    ("max_worker_processes", 2),
 ];
 
 /// Parameters that are not for the user to set, and what is.
@@ -50,6 +61,7 @@ fn setting(value: &Scalar) -> String {
 
 pub(super) fn parameters(
     rules: &mut Rules<'_>,
+    version: u16,
     own: &BTreeMap<String, Scalar>,
 ) -> BTreeMap<String, String> {
     let mut out: BTreeMap<String, String> = DEFAULT_PARAMETERS
@@ -94,14 +106,14 @@ pub(super) fn parameters(
             continue;
         }
         let value = setting(value);
-        parameter_value(rules, &path, name, &value);
+        parameter_value(rules, version, &path, name, &value);
         out.insert(name.clone(), value);
     }
     out
 }
 
 /// Values that would break the cluster or its promises.
-fn parameter_value(rules: &mut Rules<'_>, path: &str, name: &str, value: &str) {
+fn parameter_value(rules: &mut Rules<'_>, version: u16, path: &str, name: &str, value: &str) {
     match (name, value) {
         ("wal_level", "replica" | "logical") => {}
         ("wal_level", _) => rules.push(
@@ -116,11 +128,36 @@ fn parameter_value(rules: &mut Rules<'_>, path: &str, name: &str, value: &str) {
             Fault::error(path, format!("`{name}: off` loses the database with the next power cut"))
                 .help("for speed at the price of the last transactions, not of the database: `synchronous_commit: off`"),
         ),
-        ("max_wal_senders" | "max_replication_slots" | "max_connections", value)
-            if value.parse::<u32>().is_err() =>
-        {
-            rules.push(Fault::error(path, format!("`{name}` must be a whole number, not `{}`", hints::clip(value))));
+        ("wal_log_hints", value) if value != "on" => rules.push(
+            Fault::error(path, "`wal_log_hints` stays on: Patroni sets it, for pg_rewind")
+                .help("leave it out"),
+        ),
+        (name, value) if COUNTED.iter().any(|(counted, _)| *counted == name) => {
+            let least = COUNTED.iter().find(|(counted, _)| *counted == name).map_or(0, |(_, n)| *n);
+            match value.parse::<u32>() {
+                Err(_) => rules.push(Fault::error(
+                    path,
+                    format!("`{name}` must be a whole number, not `{}`", hints::clip(value)),
+                )),
+                Ok(number) if number < least => rules.push(
+                    Fault::error(path, format!("`{name}` cannot be `{number}`"))
+                        .help(format!("at least {least}: with less, Patroni takes its own default instead")),
+                ),
+                Ok(_) => of_postgresql(rules, version, path, name, value),
+            }
         }
-        _ => {}
+        _ => of_postgresql(rules, version, path, name, value),
+    }
+}
+
+/// What PostgreSQL itself would refuse, or Patroni silently leave out.
+fn of_postgresql(rules: &mut Rules<'_>, version: u16, path: &str, name: &str, value: &str) {
+    if version != gucs::VERSION {
+        return;
+    }
+    match gucs::wrong(name, value) {
+        Some(Wrong::Name(said, help)) => rules.push(Fault::error(path, said).at_key().help(help)),
+        Some(Wrong::Value(said, help)) => rules.push(Fault::error(path, said).help(help)),
+        None => {}
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn postgresql(
             Some(v1alpha1::Listen::All) => Listen::All,
         },
         initdb,
-        parameters: parameters::parameters(rules, own_parameters),
+        parameters: parameters::parameters(rules, version, own_parameters),
         hba: hba::rules_of(rules, hba_rules),
         databases: databases(rules, own_databases, own_roles),
         roles: role_list,

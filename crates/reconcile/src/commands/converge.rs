@@ -61,13 +61,18 @@ pub(super) async fn resume_what_was_left(
     let Some(left) = reconcile_engine::journal::open_switchover(&entries) else { return Ok(()) };
     output::note(&format!("a switchover to {left} was cut off; resuming the poolers"));
     let nodes: Vec<_> = prepared.desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
-    let result = reconcile_engine::switchover::resume_all(prepared.fleet.switching(), &nodes).await;
+    let result = reconcile_engine::switchover::resume_all(
+        &prepared.fleet,
+        &nodes,
+        reconcile_engine::switchover::RESUME,
+    )
+    .await;
     if let Err(error) = &result {
         return Err(Failure::from_error("resume the poolers", error).hint(
             "until then their clients wait; RESUME on the admin console of that pooler helps",
         ));
     }
-    journal.switchover_resumed();
+    journal.hear(&Event::Resumed);
     Ok(())
 }
 

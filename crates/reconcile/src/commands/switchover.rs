@@ -36,11 +36,8 @@ pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome
     let order = order(&prepared.desired, &pass.observed, to.as_ref())
         .map_err(|error| Failure::from_error("switch over", &error))?;
     output::note(&format!("handing over from {} to {}", order.leader, order.candidate));
-    journal.switchover_begins(&order);
-    let world = prepared.fleet.switching();
     // A signal must not stop it halfway: clients wait in the poolers.
-    let result = switch_over(world, &order).await;
-    journal.switchover_ends(&order, &result);
+    let result = switch_over(&prepared.fleet, &order, &journal).await;
     let report = result.map_err(|error| Failure::from_error("switch over", &error))?;
     output::print(&format!(
         "{} is the primary; Patroni took {:.1} s, clients waited {:.1} s at most\n",

@@ -143,6 +143,12 @@ impl Source for FileSource<'_> {
 struct Watched(Arc<Prepared>);
 
 impl reconcile_core::ports::Fleet for Watched {
+    type Switching = RealFleet;
+
+    fn switching(&self) -> &RealFleet {
+        self.inner()
+    }
+
     async fn observe_host(
         &self,
         host: &reconcile_core::model::HostName,
@@ -236,6 +242,11 @@ impl Listener for Lines {
                     }
                 }
             }
+            Event::SwitchEnds(_, Ok(report)) => {
+                let seconds = report.held.as_secs_f64();
+                say(&format!("writers waited in the poolers for {seconds:.1} s at most"));
+            }
+            Event::Resumed => say("poolers that were left paused are resumed"),
             Event::Verified(report) => {
                 let holds = report.holds();
                 let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,6 +269,8 @@ impl Listener for Lines {
             | Event::Tick
             | Event::StepStarted(_)
             | Event::StepSkipped(_)
+            | Event::SwitchBegins(_)
+            | Event::SwitchEnds(_, Err(_))
             | Event::Verifying => {}
         }
     }
