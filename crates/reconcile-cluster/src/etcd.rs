@@ -1,5 +1,7 @@
 //! etcd over HTTP/1.1 on its client port: watching Patroni's keys.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -11,6 +13,9 @@ use crate::http::{Endpoint, Open, open};
 
 /// A message longer than this is none.
 const MESSAGE_BYTES: usize = 4 << 20;
+/// The leader writes its key at least every 20 s (`loop_wait` of the slowest profile is 10 s), so a
+/// stream without a word for this long has died, or nobody leads.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Changes of keys as one member tells them.
 pub struct KeyEvents {
@@ -52,7 +57,11 @@ impl KeyEvents {
                     Err(cause) => return Err(failed(&self.endpoint, cause)),
                 }
             }
-            let frame: Option<Result<_, hyper::Error>> = self.body.frame().await;
+            let heard = tokio::time::timeout(SILENCE, self.body.frame()).await;
+            let Ok(frame): Result<Option<Result<_, hyper::Error>>, _> = heard else {
+                let cause = format!("silent for {} s", SILENCE.as_secs());
+                return Err(failed(&self.endpoint, cause));
+            };
             match frame {
                 Some(Ok(frame)) => {
                     self.rest.extend(frame.into_data().unwrap_or_else(|_| Bytes::new()));
