@@ -145,14 +145,24 @@ pub fn status(
         reason: if plan.steps.is_empty() { "NothingToDo" } else { "StepsPending" },
         message: format!("{} steps pending", plan.steps.len()),
     });
+    let stalled = plan.stalled().count();
     conditions.push(Condition {
         kind: "Stalled",
-        status: truth(!plan.held.is_empty()),
-        reason: if plan.held.is_empty() { "NothingHeld" } else { "StepsHeld" },
-        message: plan.held.first().map_or_else(
-            || "nothing is held".to_owned(),
-            |held| format!("{} held, first {}: {}", plan.held.len(), held.object, held.reason),
-        ),
+        status: truth(stalled > 0),
+        reason: if stalled > 0 {
+            "StepsHeld"
+        } else if plan.held.is_empty() {
+            "NothingHeld"
+        } else {
+            "StepsQueued"
+        },
+        message: match (plan.stalled().next(), plan.held.len()) {
+            (Some(held), _) => {
+                format!("{stalled} held, first {}: {}", held.object, held.reason)
+            }
+            (None, 0) => "nothing is held".to_owned(),
+            (None, queued) => format!("{queued} wait for their turn"),
+        },
     });
     conditions.push(layer("EtcdHealthy", "etcd members healthy", &hosts, |host| {
         (host.etcd != "-").then_some(host.etcd == "leader" || host.etcd == "member")
@@ -404,8 +414,19 @@ fn services(desired: &Desired, observed: &Observed) -> Vec<ServiceStatus> {
             let tasks = || fact.flatten().into_iter().flat_map(|fact| &fact.tasks);
             ServiceStatus {
                 name: spec.name.clone(),
-                image: spec.image.clone(),
-                running: fact.map(|_| tasks().filter(|task| task.state == "running").count()),
+                image: match fact.flatten() {
+                    Some(fact) if fact.spec.image != spec.image => {
+                        format!("{} (to be {})", fact.spec.image, spec.image)
+                    }
+                    _ => spec.image.clone(),
+                },
+                // The Swarm calls the tasks of a dead node running for a while.
+                running: fact.map(|_| {
+                    tasks()
+                        .filter(|task| task.state == "running")
+                        .filter(|task| hosts.contains_key(task.node_id.as_str()))
+                        .count()
+                }),
                 wanted: desired.swarm.nodes.len(),
                 tasks: tasks()
                     .filter_map(|task| {

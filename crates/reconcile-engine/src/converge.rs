@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reconcile_core::{
     desired::Desired,
+    model::ObjectId,
+    plan::HoldReason,
     ports::{EffectError, Fleet, Retry},
 };
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,10 @@ const MAX_FAILING: u32 = 2;
 const MAX_REPEATS: u32 = 10;
 /// Pause after a pass with errors, or with the same steps as the one before.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// Looks, with pauses, at what is unknown and keeps something held, before giving up: a Swarm elects
+/// a leader within seconds.
+const MAX_LOOKS: u32 = 3;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -58,6 +64,7 @@ pub async fn converge<F: Fleet>(
     let mut failing = 0;
     let mut previous = Vec::new();
     let mut repeats = 0;
+    let mut looks = 0;
     loop {
         passes += 1;
         listener.hear(&Event::PassStarted(passes));
@@ -70,8 +77,16 @@ pub async fn converge<F: Fleet>(
         let repeated = errors.is_empty() && execution.done() > 0 && previous == last.plan.steps;
         repeats = if repeated { repeats + 1 } else { 0 };
         previous.clone_from(&last.plan.steps);
-        let finished =
-            last.plan.steps.is_empty() || passes >= MAX_PASSES || stopped || repeats >= MAX_REPEATS;
+        // A server that is off is not waited for.
+        let doubt = last.plan.held.iter().any(|held| {
+            matches!(held.reason, HoldReason::Unknown(_))
+                && !matches!(held.object, ObjectId::Host(_))
+        });
+        let servers_known = desired.servers.keys().all(|host| last.observed.host(host).is_some());
+        let unclear = last.plan.steps.is_empty() && doubt && servers_known && looks < MAX_LOOKS;
+        looks += u32::from(unclear);
+        let nothing_left = last.plan.steps.is_empty() && !unclear;
+        let finished = nothing_left || passes >= MAX_PASSES || stopped || repeats >= MAX_REPEATS;
         if errors.is_empty() {
             failing = 0;
         } else {
@@ -83,7 +98,7 @@ pub async fn converge<F: Fleet>(
         if finished || hopeless {
             return Ok(Converged { last, errors, steps_done, passes, stopped });
         }
-        if !errors.is_empty() || repeated {
+        if !errors.is_empty() || repeated || unclear {
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = stop.cancelled() => {}

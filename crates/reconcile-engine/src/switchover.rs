@@ -172,11 +172,37 @@ pub fn order(
             None => return unfit("no replica streams without lag".to_owned()),
         },
     };
-    let nodes: Vec<_> = desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
+    let Some(poolers) = poolers(desired, observed) else {
+        return unfit("the Swarm is unknown, and so is where poolers run".to_owned());
+    };
+    let nodes: Vec<_> = desired
+        .swarm
+        .nodes
+        .iter()
+        .map(|(host, _)| host)
+        .filter(|host| observed.host(host).is_none() || poolers.contains(host))
+        .cloned()
+        .collect();
     if let Some(node) = nodes.iter().find(|node| observed.host(node).is_none()) {
         return unfit(format!("{node} is unknown, and so is its pooler"));
     }
     Ok(Order { leader: leader.clone(), candidate: candidate.clone(), restart: None, nodes })
+}
+
+/// Servers on which the pooler for writes runs: a drained node has none, and no clients. None: not
+/// known.
+fn poolers<'a>(desired: &'a Desired, observed: &'a Observed) -> Option<Vec<&'a HostName>> {
+    let services = observed.swarm.known()?.as_ref().map(|swarm| &swarm.services);
+    let tasks = services.into_iter().flatten();
+    let tasks: Vec<_> = tasks
+        .filter(|(name, _)| name.ends_with("_pgbouncer"))
+        .flat_map(|(_, service)| &service.tasks)
+        .filter(|task| task.state == "running")
+        .map(|task| task.node_id.as_str())
+        .collect();
+    let node = |host| Some(observed.host(host)?.docker.present()?.swarm.node_id.as_str());
+    let nodes = desired.swarm.nodes.iter().map(|(host, _)| host);
+    Some(nodes.filter(|host| node(host).is_some_and(|node| tasks.contains(&node))).collect())
 }
 
 /// Carries out an order.

@@ -46,6 +46,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What is held and will not come to pass by itself when the steps are done.
+    pub fn stalled(&self) -> impl Iterator<Item = &Held> {
+        let coming = |object: &ObjectId| {
+            self.steps.iter().any(|step| step.object == *object)
+                || self.held.iter().any(|held| {
+                    held.object == *object && matches!(held.reason, HoldReason::OneAtATime(_))
+                })
+        };
+        self.held.iter().filter(move |held| match &held.reason {
+            HoldReason::OneAtATime(_) => false,
+            HoldReason::WaitsFor(object) => !coming(object),
+            _ => true,
+        })
+    }
+
     /// True if there is nothing to do and nothing is held.
     pub fn is_converged(&self) -> bool {
         self.steps.is_empty() && self.held.is_empty()

@@ -1,6 +1,6 @@
 //! `reconcile plan` and `reconcile apply`.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use reconcile_core::plan::{Plan, text};
 use reconcile_engine::{Event, Journal, Listener as _, SetAside, execute, look};
@@ -92,15 +92,37 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     let progress = Progress::new(cli.plain);
     let journal = Journal::open(&folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    journal.hear(&Event::Planned(&plan));
-    let execution =
-        execute::execute(&prepared.fleet, &plan, &journal, &stop, &SetAside::default()).await;
-    output::print(&format!("{} of {} steps done\n", execution.done(), plan.steps.len()))?;
-    Ok(if execution.done() < plan.steps.len() {
-        Outcome::Failed
-    } else if plan.held.is_empty() {
-        Outcome::Done
-    } else {
-        Outcome::Held
-    })
+    // Its disruptive steps go one at a time, each on fresh facts: what comes next must be something
+    // that the saved plan has.
+    let named: BTreeSet<_> = plan.steps.iter().map(|step| step.object.clone()).collect();
+    let queued = plan.held.iter().map(|held| held.object.clone());
+    let named: BTreeSet<_> = named.into_iter().chain(queued).collect();
+    let (mut plan, mut done) = (plan, 0);
+    loop {
+        journal.hear(&Event::Planned(&plan));
+        let execution =
+            execute::execute(&prepared.fleet, &plan, &journal, &stop, &SetAside::default()).await;
+        done += execution.done();
+        let failed = execution.errors().next().is_some();
+        if failed || stop.is_cancelled() || execution.done() == 0 {
+            output::print(&format!("{done} steps done\n"))?;
+            return Ok(if failed || !plan.steps.is_empty() {
+                Outcome::Failed
+            } else if plan.held.is_empty() {
+                Outcome::Done
+            } else {
+                Outcome::Held
+            });
+        }
+        plan = look_at(&prepared).await?;
+        if let Some(step) = plan.steps.iter().find(|step| !named.contains(&step.object)) {
+            output::print(&format!("{done} steps done\n"))?;
+            return Err(Failure::new(format!(
+                "{} {} has come up, which the plan does not have",
+                step.verb.word(),
+                step.object
+            ))
+            .hint("make a new plan and look at it again"));
+        }
+    }
 }
