@@ -16,22 +16,35 @@ fn write_plan(text: &mut String, plan: &Plan, details: bool) -> std::fmt::Result
     if plan.is_converged() {
         return writeln!(text, "Cluster {} is as desired: nothing to do.", plan.cluster);
     }
-    let disruptive = plan.steps.iter().filter(|step| step.impact != Impact::None).count();
-    writeln!(
-        text,
-        "Plan for cluster {}: {}, {} of them not without impact; {} held.",
-        plan.cluster,
-        counted(plan.steps.len(), "step"),
-        disruptive,
-        plan.held.len()
-    )?;
+    let stalled: Vec<_> = plan.stalled().collect();
+    let queued = plan.held.len() - stalled.len();
+    write!(text, "Plan for cluster {}: {}", plan.cluster, counted(plan.steps.len(), "step"))?;
+    let impacts = [Impact::Reload, Impact::Restart, Impact::Switchover].map(|impact| {
+        let steps = plan.steps.iter().filter(|step| step.impact == impact).count();
+        (steps, impact.word())
+    });
+    let mut some = impacts.iter().filter(|(steps, _)| *steps > 0).peekable();
+    if some.peek().is_some() {
+        let words: Vec<_> = some.map(|(steps, word)| counted(*steps, word)).collect();
+        write!(text, " ({})", words.join(", "))?;
+    }
+    if queued > 0 {
+        write!(text, ", {queued} queued")?;
+    }
+    writeln!(text, ", {} held.", stalled.len())?;
     let width = plan.steps.len().to_string().len();
     for step in &plan.steps {
         write_step(text, step, width, details)?;
     }
-    if !plan.held.is_empty() {
+    if queued > 0 {
+        writeln!(text, "\nQueued, after the steps above:")?;
+        for held in plan.held.iter().filter(|held| !stalled.contains(held)) {
+            writeln!(text, "  . {}: {}", held.object, held.reason)?;
+        }
+    }
+    if !stalled.is_empty() {
         writeln!(text, "\nHeld:")?;
-        for held in &plan.held {
+        for held in stalled {
             writeln!(text, "  ? {}: {}", held.object, held.reason)?;
         }
     }
@@ -75,6 +88,7 @@ fn write_step(text: &mut String, step: &Step, width: usize, details: bool) -> st
     Ok(())
 }
 
-fn counted(count: usize, word: &str) -> String {
+/// `1 step`, `2 steps`.
+pub fn counted(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }

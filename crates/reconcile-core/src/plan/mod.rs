@@ -19,7 +19,7 @@ mod swarm;
 
 use serde::Serialize;
 
-pub use display::text;
+pub use display::{counted, text};
 pub use probe::{probe_request, swarm_request, swarm_via, verify_request};
 
 use crate::{

@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use reconcile_core::{
     desired::{Desired, Secrets, desired},
     model::Observed,
-    plan::verify_request,
+    plan::{counted, verify_request},
     ports::Fleet as _,
     verify::{VerifyReport, observed_proofs},
 };
@@ -164,9 +164,9 @@ async fn run_one(
         return Ok(Outcome::Failed);
     }
     output::print(&format!(
-        "cluster {name} is as desired and serves: {} steps done, {} proofs hold ({seconds:.1} s)\n",
-        converged.steps_done,
-        report.proofs.len()
+        "cluster {name} is as desired and serves: {} done, {} hold ({seconds:.1} s)\n",
+        counted(converged.steps_done, "step"),
+        counted(report.proofs.len(), "proof")
     ))?;
     Ok(Outcome::Done)
 }

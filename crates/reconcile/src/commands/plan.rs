@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use reconcile_core::plan::{Plan, text};
+use reconcile_core::plan::{Plan, counted, text};
 use reconcile_engine::{Event, Journal, Listener as _, SetAside, execute, look};
 
 use super::converge::{Prepared, prepare, unsafe_plan};
@@ -105,7 +105,7 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
         done += execution.done();
         let failed = execution.errors().next().is_some();
         if failed || stop.is_cancelled() || execution.done() == 0 {
-            output::print(&format!("{done} steps done\n"))?;
+            output::print(&format!("{} done\n", counted(done, "step")))?;
             return Ok(if failed || !plan.steps.is_empty() {
                 Outcome::Failed
             } else if plan.held.is_empty() {
@@ -116,7 +116,7 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
         }
         plan = look_at(&prepared).await?;
         if let Some(step) = plan.steps.iter().find(|step| !named.contains(&step.object)) {
-            output::print(&format!("{done} steps done\n"))?;
+            output::print(&format!("{} done\n", counted(done, "step")))?;
             return Err(Failure::new(format!(
                 "{} {} has come up, which the plan does not have",
                 step.verb.word(),

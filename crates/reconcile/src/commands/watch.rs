@@ -9,7 +9,7 @@ use std::{
 use rand::RngExt as _;
 use reconcile_core::{
     model::{Observed, sha256_hex},
-    plan::Plan,
+    plan::{Plan, counted},
     verify::VerifyReport,
 };
 use reconcile_engine::{
@@ -230,7 +230,7 @@ impl Listener for Lines {
             Event::Planned(plan) => {
                 self.held(plan);
                 if !plan.steps.is_empty() {
-                    say(&format!("{} steps to do", plan.steps.len()));
+                    say(&format!("{} to do", counted(plan.steps.len(), "step")));
                 }
             }
             Event::StepFinished { step, result, took } => {
