@@ -21,7 +21,7 @@ pub(crate) use load::Load;
 pub(crate) use run::{Job, Ran};
 pub(crate) use sql::Login;
 pub(crate) use state::{fingerprint, normalised, same};
-pub(crate) use stats::{Stats, is_primary};
+pub(crate) use stats::{Stats, get_body, is_primary};
 pub(crate) use wait::{seconds, until};
 
 use std::time::Duration;

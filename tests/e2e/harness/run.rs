@@ -154,6 +154,11 @@ impl Job {
         self.stderr.so_far()
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// SIGKILL at once.
     pub(crate) fn kill(self) -> Ran {
         self.kill_when(|_, _| true)

@@ -40,11 +40,18 @@ impl Stats {
 }
 
 /// A body over HTTP/1.0.
+/// An answer's body.
+pub(crate) fn get_body(address: SocketAddr, path: &str) -> Result<String, String> {
+    let text = get(address, path)?;
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    body.ok_or_else(|| format!("no body in {text}"))
+}
+
 fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     let fetch = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
