@@ -22,6 +22,11 @@ fn drift_is_healed_by_the_next_run() {
     );
     lab.sh(replica, "systemctl disable --now etcd");
     lab.sh(nodes[0], "docker service rm db-utils_pgbouncer-read");
+    let psql = "cd /; setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtqc";
+    lab.sh(
+        &primary,
+        &format!("{psql} \"alter system set work_mem = '99MB'\"; {psql} 'select pg_reload_conf()'"),
+    );
     let changed = lab
         .example()
         .replace(
@@ -42,6 +47,7 @@ fn drift_is_healed_by_the_next_run() {
         "swarm/service/db-utils_router".to_owned(),
         "role/reports".to_owned(),
         "database/reporting".to_owned(),
+        "alter-system/work_mem".to_owned(),
     ] {
         let object = |step: &Value| step["object"].as_str().unwrap_or_default().to_owned();
         assert!(
@@ -58,6 +64,7 @@ fn drift_is_healed_by_the_next_run() {
     lab.reconcile(&changed, &[]).expect(0).says("0 steps done");
     lab.reconcile(&changed, &["plan", "--exit-code"]).expect(0);
 
+    assert_ne!(lab.sh(&primary, &format!("{psql} 'show work_mem'")).trim(), "99MB");
     assert_eq!(digest(replica), before, "the file is as it was");
     assert_eq!(lab.sh(replica, "stat -c %a /etc/patroni/patroni.yml").trim(), "600");
     let unit = lab.sh(replica, "systemctl is-active etcd; systemctl is-enabled etcd");

@@ -110,7 +110,8 @@ pub(crate) fn class(object: &ObjectId) -> &'static str {
         ObjectId::Database(_)
         | ObjectId::Extension(..)
         | ObjectId::PoolerLookup(_)
-        | ObjectId::ProbeTable => "database",
+        | ObjectId::ProbeTable
+        | ObjectId::AlterSystem(_) => "database",
         ObjectId::Swarm | ObjectId::SwarmNode(_) => "swarm",
         ObjectId::Network(_) => "network",
         ObjectId::Config(_) => "config",

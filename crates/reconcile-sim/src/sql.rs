@@ -130,6 +130,14 @@ fn apply(
         cluster.sql.roles.insert(role.clone(), attributes(rest, BTreeSet::new()));
         return Ok(Some(format!("role/{role}")));
     }
+    if let Some(rest) = after("ALTER SYSTEM RESET ") {
+        let (parameter, _) = name(rest).ok_or_else(unknown)?;
+        let gone = cluster.sql.altered.remove(&parameter);
+        return Ok(gone.map(|_| format!("alter-system/{parameter}")));
+    }
+    if statement == "SELECT pg_reload_conf()" {
+        return Ok(None);
+    }
     if let Some(rest) = after("ALTER ROLE ") {
         let (role, rest) = name(rest).ok_or_else(unknown)?;
         let fact = cluster

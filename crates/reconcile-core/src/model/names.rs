@@ -63,6 +63,8 @@ pub enum ObjectId {
     PoolerLookup(String),
     /// The table that the service probe writes to.
     ProbeTable,
+    /// A parameter set by `ALTER SYSTEM`, which overrides the file.
+    AlterSystem(String),
     /// The Swarm as a whole.
     Swarm,
     /// A server's membership in the Swarm.
@@ -96,6 +98,7 @@ impl ObjectId {
             | Self::Extension(..)
             | Self::PoolerLookup(_)
             | Self::ProbeTable
+            | Self::AlterSystem(_)
             | Self::Swarm
             | Self::Network(_)
             | Self::Config(_)
@@ -122,6 +125,7 @@ impl fmt::Display for ObjectId {
             Self::Extension(database, name) => write!(f, "database/{database}/extension/{name}"),
             Self::PoolerLookup(database) => write!(f, "database/{database}/pooler-lookup"),
             Self::ProbeTable => f.write_str("database/postgres/probe-table"),
+            Self::AlterSystem(name) => write!(f, "alter-system/{name}"),
             Self::Swarm => f.write_str("swarm"),
             Self::SwarmNode(host) => write!(f, "swarm/node/{host}"),
             Self::Network(name) => write!(f, "swarm/network/{name}"),

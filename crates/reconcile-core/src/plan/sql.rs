@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    HoldReason, Verb,
+    HoldReason, Impact, Verb,
     draft::{Draft, Drafts, View},
 };
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
 
 /// Roles that Patroni's bootstrap makes.
 pub(super) const INITIAL_ROLES: [&str; 2] = [patroni::REPLICATION_ROLE, patroni::REWIND_ROLE];
+
+/// Patroni's own, where an older copy of a standby left them.
+const STANDBY: [&str; 3] = ["primary_conninfo", "primary_slot_name", "recovery_target_timeline"];
 
 /// Where statements run and what is there.
 struct Target<'a> {
@@ -44,6 +47,20 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     }
     for (name, database) in &sql.databases {
         plan_database(&target, name, database, drafts);
+    }
+    for (name, value) in &target.facts.altered {
+        if STANDBY.contains(&name.as_str()) {
+            continue;
+        }
+        let statements =
+            format!("ALTER SYSTEM RESET {};\nSELECT pg_reload_conf();\n", identifier(name));
+        let reason = "set by ALTER SYSTEM, which overrides the file";
+        let object = ObjectId::AlterSystem(name.clone());
+        let mut draft = statement(&target, object, PROBE_DATABASE, statements, reason)
+            .impact(Impact::Reload)
+            .change("value", Some(value.clone()), None);
+        draft.verb = Verb::Update;
+        drafts.step(draft);
     }
     let digest = postgresql::lookup_digest();
     for database in &sql.lookup_in {

@@ -34,6 +34,12 @@ impl Workload {
 
 fn nothing(_: &mut World) {}
 
+fn altered_by_hand(world: &mut World) {
+    for database in world.databases.values_mut() {
+        database.sql.altered.insert("work_mem".to_owned(), "99MB".to_owned());
+    }
+}
+
 /// From bare servers.
 pub(crate) fn bare() -> Workload {
     let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
@@ -65,6 +71,7 @@ pub(crate) async fn changes() -> Vec<Workload> {
         drift("service removed", service_removed),
         drift("objects drift", objects_drift),
         drift("package half installed", package_half_installed),
+        drift("alter system", altered_by_hand),
         change("haproxy config", |spec| spec.haproxy.maxconn = 5000),
         change("role and database added", role_added),
         change("etcd environment", |spec| spec.etcd.heartbeat_ms = 150),
