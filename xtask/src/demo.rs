@@ -1,4 +1,5 @@
-//! `demo`: from a fresh machine to a serving cluster; `schema`: the committed JSON Schema.
+//! `demo`: from a fresh machine to a serving cluster; `schema` and `docs`: what is committed of the
+//! file's schema.
 
 use crate::run::{binary, cargo, is_root, program, root, run};
 
@@ -29,13 +30,22 @@ The cluster serves. Try:
 }
 
 pub(crate) fn schema() -> Result<(), String> {
-    let output = cargo(&["run", "--quiet", "--package", "reconcile", "--", "schema"])
+    written_by(&["schema"], "manifests/reconcile.schema.json")
+}
+
+pub(crate) fn docs() -> Result<(), String> {
+    written_by(&["schema", "--markdown"], "docs/reference/file.md")
+}
+
+/// Writes what `reconcile` prints to a file of the workspace.
+fn written_by(arguments: &[&str], path: &str) -> Result<(), String> {
+    let output = cargo(&[&["run", "--quiet", "--package", "reconcile", "--"], arguments].concat())
         .output()
-        .map_err(|error| format!("run reconcile schema: {error}"))?;
+        .map_err(|error| format!("run reconcile {}: {error}", arguments.join(" ")))?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    let path = root().join("manifests/reconcile.schema.json");
+    let path = root().join(path);
     std::fs::write(&path, output.stdout)
         .map_err(|error| format!("write {}: {error}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask demo | test | soak | lint | tidy | schema`.
+//! Project tasks: `cargo xtask demo | test | soak | lint | tidy | schema | docs`.
 //!
 //! Only the standard library, so that the first command on a fresh machine starts quickly.
 
@@ -17,7 +17,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   unit    the same without the lab
   lint    formatting and lints
   tidy    the house rules that no lint knows
-  schema  write manifests/reconcile.schema.json anew";
+  schema  write manifests/reconcile.schema.json anew
+  docs    write docs/reference/file.md anew";
 
 #[expect(clippy::print_stderr, reason = "xtask is a program for people")]
 fn main() -> ExitCode {
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Some("lint") => test::lint(),
         Some("tidy") => tidy::tidy(),
         Some("schema") => demo::schema(),
+        Some("docs") => demo::docs(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -103,7 +103,7 @@ structure! {
         /// Name of the cluster: lower-case letters, digits and `-`. Also Patroni's scope.
         #[schemars(extend("x-required" = true), length(min = 1, max = 63))]
         pub name: String,
-        /// Labels for people and for selecting.
+        /// Labels, for people.
         pub labels: BTreeMap<String, String>,
     }
 }
@@ -191,7 +191,7 @@ structure! {
         pub host_key: Option<String>,
         /// What differs from the common `ssh`.
         pub ssh: Option<Ssh>,
-        /// Labels, for people; also passed to the Swarm node.
+        /// Labels, for people.
         pub labels: BTreeMap<String, String>,
         /// Which parts of the core run here. Default: all. `[]`: none, only containers.
         pub components: Option<Vec<Component>>,
@@ -372,8 +372,8 @@ structure! {
     pub struct Policy {
         /// What is done about drift. Default: `heal`.
         pub drift: Option<Drift>,
-        /// Whether things made by reconcile that this file no longer names are removed.
-        /// Default: false.
+        /// Whether things made by reconcile that this file no longer names are removed; this
+        /// release removes none either way. Default: false.
         pub prune: Option<bool>,
         /// Change nothing at all. Default: false.
         pub pause: Option<bool>,
@@ -402,9 +402,9 @@ pub enum Drift {
 pub enum Permission {
     /// At any time.
     Allowed,
-    /// Inside one of `windows`.
+    /// Inside one of `windows`; this release opens none by itself.
     InWindow,
-    /// Never; it is held until a person asks for it.
+    /// Never; it is held.
     Never,
 }
 

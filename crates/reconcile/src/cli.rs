@@ -40,10 +40,6 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) interval: u64,
 
-    /// Where and to whom `--watch` shows the status.
-    #[command(flatten)]
-    pub(crate) listen: ListenArgs,
-
     /// Folder for the journal and the lock; default: reconcile/ in the user's state folder.
     #[arg(long, global = true, env = "RECONCILE_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
@@ -51,6 +47,10 @@ pub(crate) struct Cli {
     /// Plain lines instead of progress bars, also on a terminal.
     #[arg(long, global = true)]
     pub(crate) plain: bool,
+
+    /// Where and to whom `--watch` shows the status. Last, for its heading is that of all that follow.
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
 }
 
 /// The status endpoint of `--watch`.
@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Write every file of every server, and the stack, as they would be.
     Render(RenderArgs),
     /// Print the JSON Schema of the file.
-    Schema,
+    Schema(SchemaArgs),
     /// Secrets of the cluster.
     #[command(subcommand)]
     Secrets(SecretsCommand),
@@ -174,6 +174,13 @@ pub(crate) struct RenderArgs {
     /// Only the specification with every default filled in.
     #[arg(long)]
     pub(crate) spec: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// As pages for people instead.
+    #[arg(long, hide = true)]
+    pub(crate) markdown: bool,
 }
 
 /// Commands about secrets.

@@ -34,8 +34,12 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
         Some(Command::Events(arguments)) => events::run(&cli, &arguments),
         Some(Command::Validate) => validate(&cli),
         Some(Command::Render(arguments)) => render::run(&cli, &arguments),
-        Some(Command::Schema) => {
-            output::print(&reconcile_spec::json_schema())?;
+        Some(Command::Schema(arguments)) => {
+            output::print(&if arguments.markdown {
+                reconcile_spec::reference()
+            } else {
+                reconcile_spec::json_schema()
+            })?;
             Ok(Outcome::Done)
         }
         Some(Command::Secrets(command)) => secrets::run(&cli, &command),

@@ -7,6 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+mod docs;
 mod render;
 
 /// The workspace's root.
