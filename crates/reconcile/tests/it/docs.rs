@@ -162,3 +162,37 @@ fn every_command_that_a_page_names_exists() {
         assert!(all.contains(&format!("reconcile {command}")), "no page names {command}");
     }
 }
+
+/// Texts between double quotes on the lines of a source file that are no comments.
+fn quoted(source: &str) -> Vec<String> {
+    let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.flat_map(|line| line.split('"').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_condition_and_kind_of_hold_has_its_place_on_the_page() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("text");
+    let page = read("docs/conditions-and-holds.md");
+    let holds = read("crates/reconcile-core/src/plan/mod.rs");
+    let (_, holds) = holds.split_once("pub enum HoldReason").expect("the holds");
+    let (holds, _) = holds.split_once("\n}").expect("their end");
+    let holds: Vec<_> = quoted(holds)
+        .iter()
+        .map(|text| text.split([':', '{']).next().unwrap_or_default().trim().to_owned())
+        .collect();
+    assert!(holds.len() > 8, "{holds:?}");
+    for hold in holds {
+        assert!(page.contains(&format!("\n### {hold}\n")), "no heading `### {hold}`");
+    }
+    let word = |text: &String| {
+        text.starts_with(|c: char| c.is_ascii_uppercase())
+            && text.len() > 3
+            && text.chars().all(|c| c.is_ascii_alphabetic())
+    };
+    let conditions: BTreeSet<_> =
+        quoted(&read("crates/reconcile-core/src/status.rs")).into_iter().filter(word).collect();
+    assert!(conditions.len() > 18, "{conditions:?}");
+    for condition in conditions {
+        assert!(page.contains(&format!("`{condition}`")), "nothing is said about {condition}");
+    }
+}
