@@ -59,12 +59,27 @@ pub(crate) fn need_browser() -> Result<(), String> {
     need("chromium", &["chromium", "fonts-dejavu-core"])
 }
 
+/// The Git source is tested with real repositories and signatures.
+pub(crate) fn need_git() -> Result<(), String> {
+    need("git", &["git", "openssh-client"])?;
+    // Shows its usage and fails, so that only its absence counts.
+    let found = program("ssh-keygen", &["-?"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_ok() {
+        return Ok(());
+    }
+    install("ssh-keygen", &["openssh-client"])
+}
+
 /// Installs packages where a program is missing.
 fn need(tool: &str, packages: &[&str]) -> Result<(), String> {
     let found = program(tool, &["--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_ok_and(|status| status.success()) {
         return Ok(());
     }
+    install(tool, packages)
+}
+
+fn install(tool: &str, packages: &[&str]) -> Result<(), String> {
     if !is_root() {
         return Err(format!("{tool} is missing: sudo apt-get install {}", packages.join(" ")));
     }

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::{
-    run::{binary, cargo, is_root, need_browser, program, root, run},
+    run::{binary, cargo, is_root, need_browser, need_git, program, root, run},
     tidy::tidy,
 };
 
@@ -37,6 +37,7 @@ pub(crate) fn lab_name() -> String {
 pub(crate) fn unit() -> Result<(), String> {
     tidy()?;
     lint()?;
+    need_git()?;
     run(runner(&["--workspace", "--exclude", "reconcile-tests"], false))
 }
 

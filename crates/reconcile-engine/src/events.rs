@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use reconcile_core::{
     desired::Desired,
-    model::{HostName, Observed},
+    model::{HostName, Observed, Revision},
     plan::{Plan, Step},
     ports::EffectError,
     verify::VerifyReport,
@@ -62,7 +62,7 @@ pub enum Event<'a> {
     /// A step was not started, since one that it needs failed or the run was asked to stop.
     StepSkipped(&'a Step),
     /// A new desired state is in force.
-    SourceChanged,
+    SourceChanged(Option<&'a Revision>),
     /// The desired state cannot be read; the last good one stays in force.
     SourceBroken(&'a str),
     /// The plan was refused by the checker.

@@ -172,7 +172,11 @@ impl Listener for Journal<'_> {
             Event::SourceBroken(report) => {
                 self.append("refused", json!({ "report": report }), true);
             }
-            Event::SourceChanged => self.append("source-changed", json!({}), false),
+            Event::SourceChanged(revision) => {
+                let entry =
+                    revision.map_or_else(|| json!({}), |commit| json!({ "commit": commit }));
+                self.append("source-changed", entry, false);
+            }
             Event::PassRefused(error) => {
                 self.append("plan-refused", json!({ "error": error.to_string() }), true);
             }

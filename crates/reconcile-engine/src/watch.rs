@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use reconcile_core::{desired::Desired, ports::Fleet, verify::VerifyReport};
+use reconcile_core::{desired::Desired, model::Revision, ports::Fleet, verify::VerifyReport};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ pub trait Source: Send {
     type Fleet: Fleet;
 
     /// Looks whether the desired state has changed since the last call; cheap enough for every
-    /// second. The first call gives [`Refresh::Changed`] or [`Refresh::Broken`].
+    /// second. Until the first [`Refresh::Changed`] no pass is begun.
     fn refresh(&mut self) -> Refresh<Self::Fleet>;
 }
 
@@ -46,6 +46,8 @@ pub struct Current<F> {
     pub desired: Desired,
     /// Its servers.
     pub fleet: F,
+    /// The commit that it comes from.
+    pub revision: Option<Revision>,
 }
 
 /// How to watch.
@@ -105,7 +107,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
                 match source.refresh() {
                     Refresh::Unchanged => {}
                     Refresh::Changed(new) => {
-                        listener.hear(&Event::SourceChanged);
+                        listener.hear(&Event::SourceChanged(new.revision.as_ref()));
                         current = Some(new);
                         aside = Aside::default();
                         backoff.reset();

@@ -25,7 +25,7 @@ fn main() {
     let listen = Listen { address, tls: None, token: None, webhook: None };
     let served = start(listen, Arc::clone(&board), tokio::sync::mpsc::channel(1).0).unwrap();
     eprintln!("{scene} on {}", served.url());
-    board.source_changed();
+    board.source_changed(None);
     let good = World::converged(&desired);
     let mut world = good.clone();
     match scene.as_str() {

@@ -305,7 +305,9 @@ function drawFoot() {
   const passes = doc.passes;
   const digest = doc.observedGeneration ? ', desired state ' + doc.observedGeneration.slice(0, 12) : '';
   const last = passes.endedAt ? ', the last took ' + passes.seconds.toFixed(2) + ' s' : '';
-  $('foot').replaceChildren('reconcile ' + doc.operator.version + ', pass ' + passes.number + last + digest + ', started ', since(doc.operator.startedAt));
+  const commit = doc.source.commit;
+  const from = commit ? ', commit ' + commit.hash.slice(0, 12) + ' “' + commit.subject + '” by ' + commit.author : '';
+  $('foot').replaceChildren('reconcile ' + doc.operator.version + ', pass ' + passes.number + last + digest + from + ', started ', since(doc.operator.startedAt));
 }
 
 function drawLink() {

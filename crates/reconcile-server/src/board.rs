@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use reconcile_core::{
     desired::Desired,
-    model::{HostName, Observed},
+    model::{HostName, Observed, Revision},
     plan::{Plan, Step},
     status::status,
     verify::VerifyReport,
@@ -121,10 +121,15 @@ impl Board {
     }
 
     /// A new desired state is in force.
-    pub fn source_changed(&self) {
+    pub fn source_changed(&self, revision: Option<&Revision>) {
         self.write(|inner| {
             inner.facts.source(SourceState::InForce, None);
-            inner.log(entry("source", Level::Info, "the desired state was read"));
+            inner.facts.document.source.commit = revision.map(convert::commit);
+            let text = revision.map_or_else(
+                || "the desired state was read".to_owned(),
+                |revision| format!("in force: {revision}"),
+            );
+            inner.log(entry("source", Level::Info, text));
             inner.push_snapshot();
         });
     }

@@ -1,14 +1,14 @@
 //! From the core's types to what goes out.
 
 use reconcile_core::{
-    model::ObjectId,
+    model::{ObjectId, Revision},
     plan::{HoldReason, Step},
     status::{HostStatus, ServiceStatus, Truth},
     verify::VerifyReport,
 };
 
 use crate::document::{
-    Change, Host, Progress, Proof, ProofPart, Service, Step as StepOut, Task, Versions,
+    Change, Commit, Host, Progress, Proof, ProofPart, Service, Step as StepOut, Task, Versions,
 };
 
 pub(crate) fn truth(truth: Truth) -> &'static str {
@@ -133,6 +133,16 @@ pub(crate) fn hold_kind(reason: &HoldReason) -> &'static str {
         HoldReason::Policy(_) => "policy",
         HoldReason::Impossible(_) => "impossible",
         HoldReason::NeedsPerson(_) => "needsPerson",
+    }
+}
+
+/// A commit.
+pub(crate) fn commit(revision: &Revision) -> Commit {
+    Commit {
+        hash: revision.commit.clone(),
+        author: revision.author.clone(),
+        time: revision.time.clone(),
+        subject: revision.subject.clone(),
     }
 }
 

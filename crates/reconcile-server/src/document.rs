@@ -66,6 +66,23 @@ pub(crate) struct Source {
     /// What is wrong with it, without the lines of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) report: Option<String>,
+    /// The commit in force, where the desired state comes from Git.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) commit: Option<Commit>,
+}
+
+/// A commit.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Commit {
+    /// Its full hash.
+    pub(crate) hash: String,
+    /// Name and address of its author.
+    pub(crate) author: String,
+    /// When it was committed, ISO 8601.
+    pub(crate) time: String,
+    /// First line of its message.
+    pub(crate) subject: String,
 }
 
 /// State of the source.

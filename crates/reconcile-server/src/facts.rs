@@ -38,7 +38,7 @@ impl Facts {
                 started_at: now.clone(),
                 interval_seconds: about.interval.as_secs_f64(),
             },
-            source: Source { state: SourceState::Pending, since: now, report: None },
+            source: Source { state: SourceState::Pending, since: now, report: None, commit: None },
             observed_generation: None,
             observed_at: None,
             passes: Passes::default(),

@@ -20,9 +20,14 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    /// The desired-state file.
+    /// The desired-state file, a folder of such files, or git+ssh://HOST/REPOSITORY#BRANCH:PATH
+    /// (also git+https:// and git+file:///).
     #[arg(short, long, global = true, env = "RECONCILE_FILE", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+
+    /// What is taken from Git.
+    #[command(flatten)]
+    pub(crate) git: GitArgs,
 
     /// Only this cluster, where the file has several.
     #[arg(long, global = true, value_name = "NAME")]
@@ -51,6 +56,21 @@ pub(crate) struct Cli {
     /// Where and to whom `--watch` shows the status. Last, for its heading is that of all that follow.
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
+}
+
+/// A Git source.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Git source")]
+pub(crate) struct GitArgs {
+    /// Take only commits that a key of this file has signed (ssh-keygen's ALLOWED SIGNERS).
+    #[arg(long, global = true, env = "RECONCILE_ALLOWED_SIGNERS", value_name = "FILE")]
+    pub(crate) allowed_signers: Option<PathBuf>,
+    /// Take the branch also where it was moved back or to another history.
+    #[arg(long, global = true)]
+    pub(crate) allow_rewind: bool,
+    /// Seconds between two looks at the branch; up to a fifth is taken away at random.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) git_interval: u64,
 }
 
 /// The status endpoint of `--watch`.

@@ -106,7 +106,7 @@ impl Listener for Publish<'_> {
                 board.step_finished(step, error.as_deref(), *took);
             }
             Event::StepSkipped(step) => board.step_skipped(step),
-            Event::SourceChanged => board.source_changed(),
+            Event::SourceChanged(revision) => board.source_changed(*revision),
             Event::SourceBroken(report) => board.source_broken(report),
             Event::PassRefused(error) => board.pass_refused(&error.to_string()),
             Event::PassEnded { took, done, failed } => board.pass_ended(*took, *done, *failed),

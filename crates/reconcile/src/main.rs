@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod failure;
 mod fleet;
+mod follow;
 mod listen;
 mod output;
 mod progress;

@@ -59,7 +59,7 @@ impl Listener for Progress {
     fn hear(&self, event: &Event<'_>) {
         match event {
             Event::PassStarted(_)
-            | Event::SourceChanged
+            | Event::SourceChanged(_)
             | Event::Looked { .. }
             | Event::PassEnded { .. }
             | Event::Tick

@@ -1,45 +1,217 @@
-//! Reading the desired-state file.
+//! Reading the desired state: a file, a folder of files, or a commit of a Git repository.
 
 use std::path::{Path, PathBuf};
 
-use reconcile_spec::{ValidSpec, load, report};
+use reconcile_core::model::Revision;
+use reconcile_git::{GitError, Location, Mirror, Policy, Snapshot};
+use reconcile_spec::{ValidSpec, load, report, valid::SecretsSource};
 
-use crate::{cli::Cli, failure::Failure, output};
+use crate::{cli::Cli, failure::Failure, output, state};
 
-/// A file's clusters.
+/// Name below the state folder for mirrors; no cluster may be called so.
+const MIRRORS: &str = "_git";
+
+/// The clusters asked for.
 pub(crate) struct Source {
     /// The folder that relative paths in the file start from.
     pub(crate) base: PathBuf,
     /// The clusters asked for.
     pub(crate) clusters: Vec<ValidSpec>,
+    /// The commit that they come from.
+    pub(crate) revision: Option<Revision>,
+    /// Why they are not of the newest commit.
+    pub(crate) refused: Option<String>,
 }
 
-/// Reads and validates the file that `-f` names.
-pub(crate) fn read(cli: &Cli) -> Result<Source, Failure> {
+/// Where the desired state is kept.
+pub(crate) enum Origin {
+    /// A file or folder.
+    Path(PathBuf),
+    /// A Git repository.
+    Git(Box<Mirror>),
+}
+
+/// Text by name, as it was read and before anything is made of it.
+#[derive(Clone)]
+pub(crate) struct Texts {
+    pub(crate) base: PathBuf,
+    pub(crate) files: Vec<(String, String)>,
+    pub(crate) revision: Option<Revision>,
+}
+
+impl From<Snapshot> for Texts {
+    /// What a commit names relatively starts at the current folder, for nothing is checked out.
+    fn from(snapshot: Snapshot) -> Self {
+        Self { base: PathBuf::from("."), files: snapshot.files, revision: Some(snapshot.revision) }
+    }
+}
+
+/// What `-f` names.
+pub(crate) fn origin(cli: &Cli) -> Result<Origin, Failure> {
     let Some(path) = &cli.file else {
         return Err(Failure::usage("no desired-state file is named").hint(
             "name one with `-f FILE` or in RECONCILE_FILE; examples/ has some to start from",
         ));
     };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::from_error(format!("read {}", path.display()), &error))?;
-    let name = path.display().to_string();
-    let loaded = load(&name, &text).map_err(|faults| Failure::verbatim(faults.to_string()))?;
-    if !loaded.warnings.is_empty() {
-        let source = reconcile_spec::Source { name: &name, text: &text };
-        output::note(report(&loaded.warnings, source).trim_end());
+    let location = match path.to_str().and_then(Location::parse) {
+        None if cli.git.allowed_signers.is_some() => {
+            return Err(Failure::usage("`--allowed-signers` needs a Git source")
+                .hint("such as -f git+ssh://HOST/REPOSITORY#main:cluster.yaml"));
+        }
+        None => return Ok(Origin::Path(path.clone())),
+        Some(Err(error)) => {
+            return Err(Failure::usage(format!("`-f` names no Git source: {error}"))
+                .hint("such as git+ssh://git@example.org/team/database.git#main:cluster.yaml"));
+        }
+        Some(Ok(location)) => location,
+    };
+    // git runs in another folder than ours.
+    let signers = cli.git.allowed_signers.as_deref().map(std::path::absolute).transpose();
+    let signers =
+        signers.map_err(|error| Failure::from_error("find the allowed signers", &error))?;
+    let policy = Policy {
+        allowed_signers: signers,
+        allow_rewind: cli.git.allow_rewind,
+        ..Policy::default()
+    };
+    let state = state::folder(cli, MIRRORS)?;
+    let state = std::path::absolute(&state)
+        .map_err(|error| Failure::from_error("find the state folder", &error))?;
+    Ok(Origin::Git(Box::new(Mirror::new(location, policy, &state))))
+}
+
+impl Origin {
+    /// The newest text.
+    pub(crate) fn texts(&self) -> Result<Texts, Failure> {
+        match self {
+            Self::Path(path) => read_path(path),
+            Self::Git(mirror) => mirror.newest().map(Texts::from).map_err(|error| unread(&error)),
+        }
     }
-    let clusters: Vec<_> = loaded
-        .clusters
-        .into_iter()
-        .filter(|spec| cli.cluster.as_ref().is_none_or(|name| spec.name.as_str() == name))
-        .collect();
+
+    /// Notes that a commit is in force: the branch may only go on from it.
+    pub(crate) fn accept(&self, revision: Option<&Revision>) -> Result<(), Failure> {
+        match (self, revision) {
+            (Self::Git(mirror), Some(revision)) => {
+                mirror.accept(revision).map_err(|error| unread(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A Git source that gives nothing.
+pub(crate) fn unread(error: &GitError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    match error {
+        GitError::NoGit => failure.hint("apt-get install git openssh-client"),
+        _ => failure,
+    }
+}
+
+/// Reads and validates what `-f` names.
+pub(crate) fn read(cli: &Cli) -> Result<Source, Failure> {
+    parse(cli, &origin(cli)?.texts()?)
+}
+
+/// The same for those who look at a cluster or keep it: where the newest commit is refused or
+/// cannot be read, the one in force serves, if there is one.
+pub(crate) fn read_in_force(cli: &Cli) -> Result<Source, Failure> {
+    let origin = origin(cli)?;
+    let failure = match origin.texts().and_then(|texts| parse(cli, &texts)) {
+        Ok(source) => return Ok(source),
+        Err(failure) => failure,
+    };
+    let Origin::Git(mirror) = &origin else { return Err(failure) };
+    match mirror.in_force() {
+        Ok(Some(snapshot)) => {
+            let source = parse(cli, &Texts::from(snapshot))?;
+            Ok(Source { refused: Some(failure.text()), ..source })
+        }
+        Ok(None) => Err(failure),
+        Err(error) => {
+            Err(failure.caused_by(format!("nor does the commit in force serve: {error}")))
+        }
+    }
+}
+
+/// A file, or the files `*.yaml` of a folder in the order of their names.
+fn read_path(path: &Path) -> Result<Texts, Failure> {
+    let fail = |path: &Path, error: &std::io::Error| {
+        Failure::from_error(format!("read {}", path.display()), error)
+    };
+    let text = |path: &Path| {
+        let text = std::fs::read_to_string(path).map_err(|error| fail(path, &error))?;
+        Ok((path.display().to_string(), text))
+    };
+    if !path.is_dir() {
+        let base = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let base = base.unwrap_or(Path::new(".")).to_owned();
+        return Ok(Texts { base, files: vec![text(path)?], revision: None });
+    }
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(|error| fail(path, &error))? {
+        let entry = entry.map_err(|error| fail(path, &error))?.path();
+        if entry.extension().is_some_and(|extension| extension == "yaml") && !is_secrets(&entry) {
+            paths.push(entry);
+        }
+    }
+    paths.sort();
+    let files = paths.iter().map(|path| text(path)).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(Texts { base: path.to_owned(), files, revision: None })
+}
+
+/// A folder may hold the secrets beside the clusters.
+fn is_secrets(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains("secrets"))
+}
+
+/// Makes clusters of texts.
+pub(crate) fn parse(cli: &Cli, texts: &Texts) -> Result<Source, Failure> {
+    let mut clusters: Vec<ValidSpec> = Vec::new();
+    let mut names = Vec::new();
+    for (name, text) in &texts.files {
+        // Of a file that is none of ours nothing may be quoted: it may hold secrets.
+        if texts.files.len() > 1 && !text.lines().any(|line| line.starts_with("apiVersion:")) {
+            return Err(Failure::new(format!("{name} has no `apiVersion:`")).hint(
+                "a folder holds clusters only; files with `secrets` in their names are passed over",
+            ));
+        }
+        let loaded = load(name, text).map_err(|faults| Failure::verbatim(faults.to_string()))?;
+        if !loaded.warnings.is_empty() {
+            let source = reconcile_spec::Source { name, text };
+            output::note(report(&loaded.warnings, source).trim_end());
+        }
+        for spec in loaded.clusters {
+            if let Some(other) = clusters.iter().position(|other| other.name == spec.name) {
+                let (first, second) = (&names[other], name);
+                let which = spec.name.as_str();
+                return Err(Failure::new(format!(
+                    "cluster {which} is in both {first} and {second}"
+                )));
+            }
+            if texts.revision.is_some() && matches!(spec.secrets, SecretsSource::Exec(_)) {
+                return Err(Failure::new(format!(
+                    "{name}: `secrets.exec` is not taken from Git, for it runs a program on this machine"
+                ))
+                .hint("use `secrets: { file: … }` or `secrets: { env: … }`"));
+            }
+            names.push(name.clone());
+            clusters.push(spec);
+        }
+    }
+    let wanted =
+        |spec: &ValidSpec| cli.cluster.as_ref().is_none_or(|name| spec.name.as_str() == name);
+    clusters.retain(wanted);
     if clusters.is_empty() {
-        let wanted = cli.cluster.as_deref().unwrap_or_default();
-        return Err(Failure::usage(format!("{name} has no cluster named {wanted}")));
+        let place = cli.file.as_deref().unwrap_or(Path::new("")).display();
+        return Err(Failure::usage(match &cli.cluster {
+            Some(wanted) => format!("{place} has no cluster named {wanted}"),
+            None => format!("{place} holds no file *.yaml"),
+        }));
     }
-    let base = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Ok(Source { base: base.unwrap_or(Path::new(".")).to_owned(), clusters })
+    let revision = texts.revision.clone();
+    Ok(Source { base: texts.base.clone(), clusters, revision, refused: None })
 }
 
 /// A path of the file: `~/` is the home folder, anything relative starts at the file's folder.

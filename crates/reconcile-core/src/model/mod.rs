@@ -6,6 +6,7 @@ mod host;
 mod names;
 mod observation;
 mod postgres;
+mod revision;
 mod swarm;
 
 pub use content::{Content, SecretText, sha256_hex};
@@ -19,6 +20,7 @@ pub use postgres::{
     DatabaseFact, EtcdFact, EtcdMemberFact, PatroniFact, PatroniRole, ReplicationFact, RoleFact,
     SettingFact, SqlFacts,
 };
+pub use revision::Revision;
 pub use swarm::{
     ConfigFact, FileMount, NetworkAttachment, NetworkFact, NetworkSpec, NodeFact, PublishedPort,
     ServiceFact, ServiceMode, ServiceSpec, SwarmFacts, TaskFact, UpdateRule,

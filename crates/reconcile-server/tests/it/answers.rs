@@ -144,7 +144,7 @@ fn a_broken_source_is_said_without_its_lines() {
     assert_eq!(get(address, "/readyz").code, 503);
     assert_eq!(get(address, "/healthz").code, 200);
     assert!(get(address, "/metrics").body.contains("reconcile_source_broken 1"));
-    site.board.source_changed();
+    site.board.source_changed(None);
     assert_eq!(get(address, "/readyz").code, 200);
 }
 

@@ -86,7 +86,7 @@ fn resumed() {
     // A client that has seen all waits; one of another process, or of long ago, starts anew.
     let newest = ids.last().unwrap();
     let mut events = Events::open(address, Some(newest));
-    site.board.source_changed();
+    site.board.source_changed(None);
     assert_eq!(events.next().kind, "log");
     for id in ["0-1", "nonsense", "", &format!("{}-999999", newest.split('-').next().unwrap())] {
         assert_eq!(Events::open(address, Some(id)).next().kind, "status", "{id}");

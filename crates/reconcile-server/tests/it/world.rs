@@ -87,7 +87,7 @@ pub(crate) fn converged() -> (Site, Desired, World) {
     let site = serve(|_| {});
     let desired = desired();
     let world = World::converged(&desired);
-    site.board.source_changed();
+    site.board.source_changed(None);
     pass(&site.board, &desired, &world, 1);
     site.board.verified(&proof(true));
     (site, desired, world)

@@ -30,7 +30,7 @@ pub(crate) struct Prepared {
 }
 
 /// Reads secrets, makes the desired state and the way to the servers.
-pub(super) fn prepare(spec: &ValidSpec, base: &Path) -> Result<Prepared, Failure> {
+pub(crate) fn prepare(spec: &ValidSpec, base: &Path) -> Result<Prepared, Failure> {
     let secrets = secrets::read(spec, base)?;
     let desired = desired(spec, &secrets).map_err(|missing| {
         let mut failure = Failure::new(format!("secrets of cluster {} are missing", spec.name));
@@ -96,11 +96,16 @@ pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool
 }
 
 pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {
-    let source = source::read(cli)?;
+    let origin = source::origin(cli)?;
+    let source = source::parse(cli, &origin.texts()?)?;
+    if let Some(revision) = &source.revision {
+        output::note(&revision.to_string());
+    }
     let stop = super::stop_on_signal();
     let mut worst = Outcome::Done;
     for spec in &source.clusters {
         let prepared = prepare(spec, &source.base)?;
+        origin.accept(source.revision.as_ref())?;
         let outcome = run_one(cli, &prepared, &stop).await?;
         worst = match (worst, outcome) {
             (Outcome::Failed, _) | (_, Outcome::Failed) => Outcome::Failed,

@@ -1,5 +1,6 @@
 //! `reconcile events`: the journal, for people or machines.
 
+use reconcile_core::model::Revision;
 use reconcile_engine::journal::{read, unfinished};
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::{
 };
 
 pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure> {
-    let source = source::read(cli)?;
+    let source = source::read_in_force(cli)?;
     for spec in &source.clusters {
         let folder = state::folder(cli, spec.name.as_str())?;
         let entries =
@@ -56,7 +57,11 @@ fn line(entry: &Value) -> String {
         }
         "skipped" => format!("skip  {}", text("object")),
         "as-desired" => "the cluster is as desired".to_owned(),
-        "source-changed" => "the desired state was read".to_owned(),
+        "source-changed" => serde_json::from_value::<Revision>(entry["commit"].clone())
+            .map_or_else(
+                |_| "the desired state was read".to_owned(),
+                |commit| format!("in force: {commit}"),
+            ),
         "refused" => {
             let first = text("report").lines().next().unwrap_or_default().to_owned();
             format!("the desired state was refused: {first}")

@@ -10,7 +10,8 @@ mod status;
 mod switchover;
 mod watch;
 
-pub(crate) use converge::Prepared;
+pub(crate) use converge::{Prepared, prepare};
+pub(crate) use watch::Watched;
 
 use clap::CommandFactory as _;
 use tokio_util::sync::CancellationToken;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets};
 use reconcile_core::{
-    model::HostName,
+    model::{HostName, Revision},
     ports::Fleet as _,
     status::{Status, Truth, status},
 };
@@ -24,12 +24,18 @@ use crate::{
 struct Shown<'a> {
     #[serde(flatten)]
     status: &'a Status,
+    /// The commit that is in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'a Revision>,
+    /// Why it is not the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_refused: Option<&'a str>,
     /// Round trips that learning the facts of each server took.
     round_trips: BTreeMap<HostName, u64>,
 }
 
 pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Failure> {
-    let source = source::read(cli)?;
+    let source = source::read_in_force(cli)?;
     let mut well = true;
     for spec in &source.clusters {
         let prepared = prepare(spec, &source.base)?;
@@ -46,8 +52,13 @@ pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Fa
             .conditions
             .iter()
             .all(|condition| condition.kind != "Ready" || condition.status != Truth::False);
-        let shown = Shown { status: &status, round_trips: prepared.fleet.round_trips() };
-        output::print_as(arguments.output, &shown, |wide| text(&status, wide))?;
+        let shown = Shown {
+            status: &status,
+            commit: source.revision.as_ref(),
+            source_refused: source.refused.as_deref(),
+            round_trips: prepared.fleet.round_trips(),
+        };
+        output::print_as(arguments.output, &shown, |wide| text(&shown, wide))?;
     }
     Ok(if well { Outcome::Done } else { Outcome::Held })
 }
@@ -63,8 +74,16 @@ fn trimmed(table: &Table) -> String {
 }
 
 /// The status as text.
-fn text(status: &Status, wide: bool) -> String {
-    let mut text = format!("Cluster {}\n\n", status.cluster);
+fn text(shown: &Shown<'_>, wide: bool) -> String {
+    let status = shown.status;
+    let mut text = format!("Cluster {}\n", status.cluster);
+    if let Some(commit) = shown.commit {
+        text.push_str(&format!("{commit}\n"));
+    }
+    if let Some(refused) = shown.source_refused {
+        text.push_str(&format!("The newest commit is not in force:\n{}\n", refused.trim_end()));
+    }
+    text.push('\n');
     let mut conditions = table(&["CONDITION", "STATUS", "REASON", "MESSAGE"]);
     for condition in &status.conditions {
         let truth = format!("{:?}", condition.status);

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome, Failure> {
-    let source = source::read(cli)?;
+    let source = source::read_in_force(cli)?;
     let [spec] = source.clusters.as_slice() else {
         return Err(
             Failure::usage("a switchover is of one cluster").hint("choose it with --cluster")

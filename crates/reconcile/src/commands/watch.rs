@@ -1,22 +1,20 @@
 //! `reconcile --watch -f FILE`: converge, then stay converged.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use rand::RngExt as _;
 use reconcile_core::{
-    model::{Observed, sha256_hex},
+    model::Observed,
     plan::{Plan, counted},
     verify::VerifyReport,
 };
 use reconcile_engine::{
     Event, Journal, Listener,
-    watch::{Current, Prove, Refresh, Rhythm, Source, watch},
+    watch::{Current, Prove, Rhythm, watch},
 };
-use reconcile_spec::valid::SecretsSource;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -25,10 +23,10 @@ use crate::{
     cli::Cli,
     failure::{Failure, Outcome},
     fleet::RealFleet,
+    follow::Followed,
     listen::Publish,
     output::{self, say},
     source, state,
-    triggers::{self, Triggers},
 };
 
 /// Between two looks at the file; a push is seen well within a second of its check-out.
@@ -37,7 +35,7 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 const PROVE_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, Failure> {
-    let first = source::read(cli)?;
+    let first = source::read_in_force(cli)?;
     let [spec] = first.clusters.as_slice() else {
         return Err(Failure::usage("`--watch` takes one cluster").hint("choose it with --cluster"));
     };
@@ -48,18 +46,11 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let journal = Journal::open(&folder, &publish)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
     let (dirty, triggers) = tokio::sync::mpsc::channel(1);
-    let _served = publish.start(&cli.listen, dirty.clone())?;
+    let mut source = Followed::start(cli, spec.name.as_str(), dirty.clone())?;
+    let _served = publish.start(&cli.listen, pushed(&source, dirty))?;
     let prepared = prepare(spec, &first.base)?;
     resume_what_was_left(&prepared, &folder, &journal).await?;
     drop(prepared);
-    let mut source = FileSource {
-        cli,
-        cluster: spec.name.to_string(),
-        seen: None,
-        secrets: Vec::new(),
-        dirty,
-        triggers: Triggers::default(),
-    };
     let rhythm = Rhythm {
         interval: Duration::from_secs(cli.interval),
         poll: POLL,
@@ -73,74 +64,22 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     Ok(Outcome::Done)
 }
 
-/// The desired-state file and the secrets file, by their content.
-struct FileSource<'a> {
-    cli: &'a Cli,
-    cluster: String,
-    seen: Option<String>,
-    /// The secrets file, once it is known.
-    secrets: Vec<PathBuf>,
-    dirty: mpsc::Sender<()>,
-    triggers: Triggers,
-}
-
-impl FileSource<'_> {
-    /// Digest of everything that the desired state is made from, as far as it is in files.
-    fn fingerprint(&self) -> String {
-        let mut paths: Vec<PathBuf> = self.cli.file.clone().into_iter().collect();
-        paths.extend(self.secrets.iter().cloned());
-        let mut bytes = Vec::new();
-        for path in paths {
-            bytes.extend_from_slice(path.to_string_lossy().as_bytes());
-            match std::fs::read(&path) {
-                Ok(content) => bytes.extend_from_slice(sha256_hex(&content).as_bytes()),
-                Err(error) => bytes.extend_from_slice(error.to_string().as_bytes()),
-            }
+/// Where the webhook's word goes: to the loop, and before that to whoever follows the branch.
+fn pushed(source: &Followed<'_>, dirty: mpsc::Sender<()>) -> mpsc::Sender<()> {
+    let Some(waker) = source.waker() else { return dirty };
+    let (sender, mut pushes) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while pushes.recv().await.is_some() {
+            waker.wake();
+            // Full: a pass is due anyhow. Closed: the loop ends.
+            let _due = dirty.try_send(());
         }
-        sha256_hex(&bytes)
-    }
-}
-
-impl Source for FileSource<'_> {
-    type Fleet = Watched;
-
-    fn refresh(&mut self) -> Refresh<Watched> {
-        let fingerprint = self.fingerprint();
-        if self.seen.as_ref() == Some(&fingerprint) {
-            return Refresh::Unchanged;
-        }
-        let loaded = source::read(self.cli).and_then(|source| {
-            // The lock and the journal are those of the cluster that the watch began with.
-            let spec = source
-                .clusters
-                .iter()
-                .find(|spec| spec.name.as_str() == self.cluster)
-                .filter(|_| source.clusters.len() == 1)
-                .ok_or_else(|| {
-                    Failure::new(format!("the file is no longer of cluster {} alone", self.cluster))
-                })?;
-            if let SecretsSource::File(path) = &spec.secrets {
-                self.secrets = vec![source::resolve(&source.base, path)];
-            }
-            prepare(spec, &source.base)
-        });
-        self.seen = Some(self.fingerprint());
-        match loaded {
-            Ok(prepared) => {
-                let prepared = Arc::new(prepared);
-                self.triggers = triggers::follow(&prepared, &self.dirty);
-                Refresh::Changed(Box::new(Current {
-                    desired: prepared.desired.clone(),
-                    fleet: Watched(prepared),
-                }))
-            }
-            Err(failure) => Refresh::Broken(failure.text()),
-        }
-    }
+    });
+    sender
 }
 
 /// A fleet that remembers what it was prepared from.
-struct Watched(Arc<Prepared>);
+pub(crate) struct Watched(pub(crate) Arc<Prepared>);
 
 impl reconcile_core::ports::Fleet for Watched {
     type Switching = RealFleet;
@@ -221,7 +160,8 @@ impl Lines {
 impl Listener for Lines {
     fn hear(&self, event: &Event<'_>) {
         match event {
-            Event::SourceChanged => say("the desired state was read"),
+            Event::SourceChanged(None) => say("the desired state was read"),
+            Event::SourceChanged(Some(revision)) => say(&format!("in force: {revision}")),
             Event::SourceBroken(report) => {
                 say("the desired state cannot be read; the last good one stays in force");
                 output::note(report.trim_end());

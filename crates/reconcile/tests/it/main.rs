@@ -8,6 +8,7 @@ use std::{
 };
 
 mod docs;
+mod git;
 mod render;
 
 /// The workspace's root.

@@ -1,0 +1,71 @@
+//! Following a branch: a thread that looks now and then, and at once when it is asked to.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::mirror::{GitError, Mirror, Snapshot};
+
+/// What a look gave.
+pub type News = Result<Snapshot, GitError>;
+
+/// A branch that is followed. Dropped, the thread ends after the look at hand.
+pub struct Follower {
+    news: Arc<Mutex<Option<News>>>,
+    wake: Waker,
+    _thread: JoinHandle<()>,
+}
+
+/// Makes the follower look at once.
+#[derive(Clone)]
+pub struct Waker(mpsc::SyncSender<()>);
+
+impl Waker {
+    /// Looks at once; where that is asked for already, nothing.
+    pub fn wake(&self) {
+        // Full: a look is due anyhow. Closed: the thread ends.
+        let _due = self.0.try_send(());
+    }
+}
+
+impl Follower {
+    /// Begins to follow. `pause` gives the time between two looks, anew for each.
+    pub fn start(
+        mirror: Mirror,
+        pause: impl Fn() -> Duration + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let news: Arc<Mutex<Option<News>>> = Arc::default();
+        let (wake, woken) = mpsc::sync_channel(1);
+        let slot = Arc::clone(&news);
+        let thread = std::thread::Builder::new().name("git".to_owned()).spawn(move || {
+            let mut told = None;
+            loop {
+                let look = mirror.newest();
+                let key = match &look {
+                    Ok(snapshot) => Ok(snapshot.revision.commit.clone()),
+                    Err(error) => Err(error.sort()),
+                };
+                if told.as_ref() != Some(&key) {
+                    told = Some(key);
+                    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(look);
+                }
+                if woken.recv_timeout(pause()) == Err(mpsc::RecvTimeoutError::Disconnected) {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { news, wake: Waker(wake), _thread: thread })
+    }
+
+    /// What is new since the last call, if anything.
+    pub fn news(&self) -> Option<News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// For whoever hears of a push.
+    pub fn waker(&self) -> Waker {
+        self.wake.clone()
+    }
+}

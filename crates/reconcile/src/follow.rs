@@ -1,0 +1,210 @@
+//! The desired state that `--watch` follows: files are looked at, a Git branch is fetched by a
+//! thread of its own, and the secrets file counts with both.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use rand::RngExt as _;
+use reconcile_core::model::sha256_hex;
+use reconcile_engine::watch::{Current, Refresh, Source};
+use reconcile_git::{Follower, GitError, follow::Waker};
+use reconcile_spec::valid::SecretsSource;
+use tokio::sync::mpsc;
+
+use crate::{
+    cli::Cli,
+    commands::{Watched, prepare},
+    failure::Failure,
+    source::{self, Origin, Texts},
+    triggers::{self, Triggers},
+};
+
+/// The desired state of one cluster, followed.
+pub(crate) struct Followed<'a> {
+    cli: &'a Cli,
+    cluster: String,
+    origin: Origin,
+    follower: Option<Follower>,
+    /// Digest of the files, where the origin is a path.
+    seen: Option<String>,
+    /// The last text that could be read.
+    last: Option<Texts>,
+    /// The commit in force.
+    commit: Option<String>,
+    /// What was in force before this process, until something of its own is.
+    fallback: Option<Texts>,
+    /// Why the newest text cannot be had.
+    refused: Option<String>,
+    /// To be said at the next look: the text just put in force is not the newest.
+    say: Option<String>,
+    /// The secrets file, once it is known, and its digest.
+    secrets: Vec<PathBuf>,
+    seen_secrets: String,
+    dirty: mpsc::Sender<()>,
+    triggers: Triggers,
+}
+
+impl<'a> Followed<'a> {
+    /// Begins to follow what `-f` names.
+    pub(crate) fn start(
+        cli: &'a Cli,
+        cluster: &str,
+        dirty: mpsc::Sender<()>,
+    ) -> Result<Self, Failure> {
+        let origin = source::origin(cli)?;
+        let (mut follower, mut fallback) = (None, None);
+        if let Origin::Git(mirror) = &origin {
+            fallback = match mirror.in_force() {
+                Ok(in_force) => in_force.map(Texts::from),
+                Err(GitError::Refused { .. }) => None,
+                Err(error) => return Err(source::unread(&error)),
+            };
+            let every = Duration::from_secs(cli.git.git_interval);
+            let pause = move || every.mul_f64(1.0 - rand::rng().random::<f64>() / 5.0);
+            let started = Follower::start(mirror.as_ref().clone(), pause);
+            follower =
+                Some(started.map_err(|error| Failure::from_error("follow the branch", &error))?);
+        }
+        Ok(Self {
+            cli,
+            cluster: cluster.to_owned(),
+            origin,
+            follower,
+            seen: None,
+            last: None,
+            commit: None,
+            fallback,
+            refused: None,
+            say: None,
+            secrets: Vec::new(),
+            seen_secrets: String::new(),
+            dirty,
+            triggers: Triggers::default(),
+        })
+    }
+
+    /// For whoever hears of a push.
+    pub(crate) fn waker(&self) -> Option<Waker> {
+        self.follower.as_ref().map(Follower::waker)
+    }
+
+    /// A text other than the last one, or why there is none.
+    fn news(&mut self) -> Option<Result<Texts, Failure>> {
+        let Some(follower) = &self.follower else {
+            let texts = self.origin.texts();
+            let digest = sha256_hex(
+                match &texts {
+                    Ok(texts) => format!("{:?}", texts.files),
+                    Err(failure) => failure.text(),
+                }
+                .as_bytes(),
+            );
+            if self.seen.replace(digest.clone()) == Some(digest) {
+                return None;
+            }
+            return Some(texts);
+        };
+        Some(follower.news()?.map(Texts::from).map_err(|error| source::unread(&error)))
+    }
+
+    fn secrets_digest(&self) -> String {
+        let mut text = String::new();
+        for path in &self.secrets {
+            text.push_str(&match std::fs::read(path) {
+                Ok(content) => sha256_hex(&content),
+                Err(error) => error.to_string(),
+            });
+        }
+        text
+    }
+
+    fn load(&mut self, texts: &Texts) -> Refresh<Watched> {
+        let loaded = source::parse(self.cli, texts).and_then(|source| {
+            // The lock and the journal are those of the cluster that the watch began with.
+            let spec = source
+                .clusters
+                .iter()
+                .find(|spec| spec.name.as_str() == self.cluster)
+                .filter(|_| source.clusters.len() == 1)
+                .ok_or_else(|| {
+                    Failure::new(format!("the file is no longer of cluster {} alone", self.cluster))
+                })?;
+            if let SecretsSource::File(path) = &spec.secrets {
+                self.secrets = vec![source::resolve(&source.base, path)];
+            }
+            prepare(spec, &source.base)
+        });
+        self.seen_secrets = self.secrets_digest();
+        let accepted = loaded.and_then(|prepared| {
+            self.origin.accept(texts.revision.as_ref())?;
+            Ok(Arc::new(prepared))
+        });
+        match accepted {
+            Ok(prepared) => {
+                self.triggers = triggers::follow(&prepared, &self.dirty);
+                self.commit = texts.revision.as_ref().map(|revision| revision.commit.clone());
+                Refresh::Changed(Box::new(Current {
+                    desired: prepared.desired.clone(),
+                    fleet: Watched(prepared),
+                    revision: texts.revision.clone(),
+                }))
+            }
+            Err(failure) => Refresh::Broken(match &texts.revision {
+                Some(revision) => format!("{revision} is not taken:\n{}", failure.text()),
+                None => failure.text(),
+            }),
+        }
+    }
+
+    /// Puts a text in force; at the start, where it does not serve, the one before it.
+    fn take(&mut self, texts: &Texts) -> Refresh<Watched> {
+        match self.load(texts) {
+            Refresh::Broken(text) => self.fall_back(text),
+            changed => {
+                self.fallback = None;
+                self.say.clone_from(&self.refused);
+                changed
+            }
+        }
+    }
+
+    fn fall_back(&mut self, text: String) -> Refresh<Watched> {
+        let Some(texts) = self.fallback.take() else { return Refresh::Broken(text) };
+        let changed = self.load(&texts);
+        if !matches!(changed, Refresh::Changed(_)) {
+            return Refresh::Broken(text);
+        }
+        self.last.get_or_insert(texts);
+        self.say = Some(text);
+        changed
+    }
+}
+
+impl Source for Followed<'_> {
+    type Fleet = Watched;
+
+    fn refresh(&mut self) -> Refresh<Watched> {
+        if let Some(text) = self.say.take() {
+            return Refresh::Broken(text);
+        }
+        match self.news() {
+            Some(Err(failure)) => {
+                let text = failure.text();
+                self.refused = Some(text.clone());
+                self.fall_back(text)
+            }
+            Some(Ok(texts)) => {
+                let was_refused = self.refused.take().is_some();
+                let commit = texts.revision.as_ref().map(|revision| &revision.commit);
+                if !was_refused && commit.is_some() && commit == self.commit.as_ref() {
+                    return Refresh::Unchanged;
+                }
+                self.last = Some(texts.clone());
+                self.take(&texts)
+            }
+            None => match self.last.clone() {
+                Some(texts) if self.secrets_digest() != self.seen_secrets => self.take(&texts),
+                _ => Refresh::Unchanged,
+            },
+        }
+    }
+}
