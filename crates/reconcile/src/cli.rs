@@ -108,6 +108,10 @@ pub(crate) enum Command {
     Switchover(SwitchoverArgs),
     /// Show the journal: what was done, when, and with what result.
     Events(EventsArgs),
+    /// Show what a component wrote, of all servers as one stream in the order of time.
+    Logs(LogsArgs),
+    /// Write a bundle for whoever is to help: specification, plan, status, journal, logs; no secret.
+    Report(ReportArgs),
     /// Check the file and say everything that is wrong with it.
     Validate,
     /// Write every file of every server, and the stack, as they would be.
@@ -184,6 +188,42 @@ pub(crate) struct EventsArgs {
     /// Only so many of the last entries.
     #[arg(long, default_value_t = 200)]
     pub(crate) last: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// A unit (etcd, patroni, docker) or a service (haproxy, pgbouncer, …).
+    pub(crate) component: String,
+    /// Only of this server.
+    pub(crate) host: Option<String>,
+    /// Only so far back, such as 90s, 10m, 2h, 1d.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) since: Option<u64>,
+    /// Only so many of the last lines of each server.
+    #[arg(short = 'n', long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) lines: u32,
+}
+
+/// A length of time in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let count = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[count.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err("a number with s, m, h or d behind it".to_owned()),
+    };
+    let count: u32 =
+        count.parse().map_err(|_| "a number with s, m, h or d behind it".to_owned())?;
+    Ok(u64::from(count) * unit)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The bundle, a tar archive; default: reconcile-report-CLUSTER.tar.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -85,6 +85,17 @@ fn etcd_member(spec: &ClusterSpec, host: &Host) -> (HostName, Endpoint) {
 }
 
 impl RealFleet {
+    /// Runs a script that only reads, and gives what it printed.
+    pub(crate) async fn look_with(
+        &self,
+        host: &HostName,
+        attempt: &str,
+        script: &str,
+        deadline: Duration,
+    ) -> Result<reconcile_hosts::Output, EffectError> {
+        self.ssh.run(host, attempt, script, deadline).await
+    }
+
     /// What changes on a server that a probe with `request` would look at.
     pub(crate) async fn server_events(
         &self,

@@ -3,8 +3,10 @@
 mod converge;
 mod events;
 mod lab;
+mod logs;
 mod plan;
 mod render;
+mod report;
 mod secrets;
 mod status;
 mod switchover;
@@ -33,6 +35,8 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
         Some(Command::Status(arguments)) => status::run(&cli, &arguments).await,
         Some(Command::Switchover(arguments)) => switchover::run(&cli, &arguments).await,
         Some(Command::Events(arguments)) => events::run(&cli, &arguments),
+        Some(Command::Logs(arguments)) => logs::run(&cli, &arguments).await,
+        Some(Command::Report(arguments)) => report::run(&cli, &arguments).await,
         Some(Command::Validate) => validate(&cli),
         Some(Command::Render(arguments)) => render::run(&cli, &arguments),
         Some(Command::Schema(arguments)) => {

@@ -10,6 +10,7 @@ use std::{
 mod docs;
 mod git;
 mod render;
+mod report;
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -190,6 +191,8 @@ fn help_names_every_command_and_exit_code() {
         "secrets",
         "lab",
         "events",
+        "logs",
+        "report",
         "3 something is held",
     ] {
         assert!(help.contains(word), "{word} is missing in\n{help}");

@@ -1,0 +1,288 @@
+//! `reconcile logs`: what a component wrote on all servers, as one stream in the order of time.
+
+use std::{cmp::Ordering, collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+use reconcile_core::{desired::Secrets, model::HostName};
+
+use super::{Prepared, converge::prepare};
+use crate::{
+    cli::{Cli, LogsArgs},
+    failure::{Failure, Outcome},
+    output, source,
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Where there is Docker, its own unit can be asked for as well.
+const ENGINE: &str = "docker";
+
+/// A line of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    at: Timestamp,
+    /// Server, and for a service its task.
+    origin: String,
+    text: String,
+}
+
+/// How far back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    pub(super) lines: u32,
+    pub(super) seconds: Option<u64>,
+}
+
+/// What a component is on the servers.
+enum Writer {
+    /// A unit, on these servers.
+    Unit(String, Vec<HostName>),
+    /// A service of the Swarm; any of these managers can tell.
+    Service(String, Vec<HostName>),
+}
+
+pub(super) async fn run(cli: &Cli, arguments: &LogsArgs) -> Result<Outcome, Failure> {
+    let source = source::read_in_force(cli)?;
+    let [spec] = source.clusters.as_slice() else {
+        return Err(Failure::usage("logs are of one cluster").hint("choose it with --cluster"));
+    };
+    let prepared = prepare(spec, &source.base)?;
+    let known = components(&prepared);
+    if !known.contains(&arguments.component) {
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        return Err(Failure::usage(format!("no component is called {}", arguments.component))
+            .hint(format!("one of: {}", known.join(", "))));
+    }
+    if let Some(host) = &arguments.host
+        && !prepared.desired.servers.contains_key(&HostName::new(host.as_str()))
+    {
+        return Err(Failure::usage(format!("the file has no server named {host}")));
+    }
+    let reach = Reach { lines: arguments.lines, seconds: arguments.since };
+    let (text, faults) =
+        collect(&prepared, &arguments.component, arguments.host.as_deref(), reach).await;
+    output::print(&text)?;
+    for fault in &faults {
+        output::note(fault);
+    }
+    Ok(if faults.is_empty() { Outcome::Done } else { Outcome::Failed })
+}
+
+/// Names that can be asked for.
+pub(super) fn components(prepared: &Prepared) -> BTreeSet<String> {
+    let desired = &prepared.desired;
+    let units = desired.servers.values().flat_map(|server| server.units.keys());
+    let mut names: BTreeSet<_> =
+        units.map(|unit| unit.trim_end_matches(".service").to_owned()).collect();
+    names.extend(desired.swarm.services.iter().map(|service| short(&service.name).to_owned()));
+    if !desired.swarm.nodes.is_empty() {
+        names.insert(ENGINE.to_owned());
+    }
+    names
+}
+
+/// A service's name without its stack.
+fn short(service: &str) -> &str {
+    service.rsplit_once('_').map_or(service, |(_, name)| name)
+}
+
+fn writer(prepared: &Prepared, component: &str, host: Option<&str>) -> Writer {
+    let desired = &prepared.desired;
+    let managers = || desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
+    let service = desired.swarm.services.iter().find(|service| short(&service.name) == component);
+    if let Some(service) = service {
+        return Writer::Service(service.name.clone(), managers());
+    }
+    let unit = format!("{component}.service");
+    let hosts: Vec<HostName> = if component == ENGINE {
+        managers()
+    } else {
+        let with = desired.servers.iter().filter(|(_, server)| server.units.contains_key(&unit));
+        with.map(|(host, _)| host.clone()).collect()
+    };
+    let asked = hosts.into_iter().filter(|name| host.is_none_or(|host| name.as_str() == host));
+    Writer::Unit(unit, asked.collect())
+}
+
+/// The lines of a component as text without secrets, and what could not be read.
+pub(super) async fn collect(
+    prepared: &Prepared,
+    component: &str,
+    host: Option<&str>,
+    reach: Reach,
+) -> (String, Vec<String>) {
+    let (mut lines, mut faults) = (Vec::new(), Vec::new());
+    match writer(prepared, component, host) {
+        Writer::Unit(unit, hosts) => {
+            let script = journal_script(&unit, reach);
+            let looks = hosts.iter().map(|host| ask(prepared, host, component, &script));
+            for (host, answer) in hosts.iter().zip(futures::future::join_all(looks).await) {
+                match answer {
+                    Ok(text) => lines.extend(journal_lines(host.as_str(), &text)),
+                    Err(fault) => faults.push(fault),
+                }
+            }
+        }
+        Writer::Service(service, managers) => {
+            let script = service_script(&service, reach);
+            for manager in &managers {
+                match ask(prepared, manager, component, &script).await {
+                    Ok(text) => {
+                        lines = service_lines(&text);
+                        faults.clear();
+                        break;
+                    }
+                    Err(fault) => faults.push(fault),
+                }
+            }
+            let on = |line: &Line, host| line.origin.split(' ').next() == Some(host);
+            lines.retain(|line| host.is_none_or(|host| on(line, host)));
+        }
+    }
+    lines.sort_by(order);
+    let mut text = String::new();
+    for Line { at, origin, text: line } in &lines {
+        text.push_str(&format!("{at:.3} {origin}: {line}\n"));
+    }
+    (redact(&text, &prepared.secrets), faults)
+}
+
+/// By time; lines of the same moment stay in the order in which they were written.
+fn order(a: &Line, b: &Line) -> Ordering {
+    a.at.cmp(&b.at)
+}
+
+/// Runs a script that only reads.
+pub(super) async fn ask(
+    prepared: &Prepared,
+    host: &HostName,
+    what: &str,
+    script: &str,
+) -> Result<String, String> {
+    let attempt = format!("read the log of {what} on {host}");
+    let output = prepared
+        .fleet
+        .look_with(host, &attempt, script, DEADLINE)
+        .await
+        .map_err(|error| error.to_string())?;
+    if output.status != 0 {
+        // What a service's tasks say on standard error comes on standard output, as all of it.
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let said = [output.stderr.trim(), stdout.trim()].into_iter().find(|text| !text.is_empty());
+        let said = said.and_then(|text| text.lines().next_back()).unwrap_or("it said nothing");
+        let said = redact(said, &prepared.secrets);
+        return Err(format!("{attempt}: {}", plain(&said)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Names come from the desired state, whose rules keep them to letters, digits, `_`, `-` and `.`.
+fn journal_script(unit: &str, reach: Reach) -> String {
+    let since = reach.seconds.map_or_else(String::new, |seconds| format!(" --since=-{seconds}s"));
+    format!(
+        "journalctl --no-pager --quiet --output=short-unix --lines={}{since} --unit={unit}\n",
+        reach.lines
+    )
+}
+
+fn service_script(service: &str, reach: Reach) -> String {
+    let since = reach.seconds.map_or_else(String::new, |seconds| format!(" --since {seconds}s"));
+    format!(
+        "docker service logs --timestamps --no-trunc --tail {}{since} {service} 2>&1\n",
+        reach.lines
+    )
+}
+
+/// `1763800000.123456 host ident[pid]: text`; lines that begin with a blank belong to the one before.
+fn journal_lines(host: &str, text: &str) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.splitn(3, ' ');
+        let stamp = words.next().and_then(seconds);
+        let (at, text) = match (stamp, words.nth(1), lines.last()) {
+            (Some(at), Some(rest), _) => (at, rest),
+            (_, _, Some(last)) => (last.at, line.trim_start()),
+            (_, _, None) => continue,
+        };
+        lines.push(Line { at, origin: host.to_owned(), text: plain(text) });
+    }
+    lines
+}
+
+fn seconds(word: &str) -> Option<Timestamp> {
+    let (whole, part) = word.split_once('.')?;
+    let micros: i32 = part.get(..6)?.parse().ok()?;
+    Timestamp::new(whole.parse().ok()?, micros * 1000).ok()
+}
+
+/// `2026-01-01T00:00:00.000000000Z stack_name.1.id@host    | text`.
+fn service_lines(text: &str) -> Vec<Line> {
+    let line = |line: &str| {
+        let (stamp, rest) = line.split_once(' ')?;
+        let (task, text) = rest.split_once('|')?;
+        let (task, host) = task.trim().rsplit_once('@')?;
+        let task = short(task).rsplit_once('.').map_or(task, |(slot, _)| slot);
+        let origin = format!("{host} {task}");
+        Some(Line { at: stamp.parse().ok()?, origin, text: plain(text.trim_start()) })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Whoever can write to a log must not be able to write to the terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
+}
+
+/// Puts the names of secrets where their values are.
+pub(super) fn redact(text: &str, secrets: &Secrets) -> String {
+    let mut values: Vec<_> = secrets.iter().map(|(name, value)| (name, value.expose())).collect();
+    // A value may be the beginning of another.
+    values.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+    let mut text = text.to_owned();
+    for (name, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
+        text = text.replace(value, &format!("<secret:{name}>"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reconcile_core::model::SecretText;
+
+    #[test]
+    fn lines_of_servers_become_one_stream_in_the_order_of_time() {
+        let mut lines = journal_lines(
+            "node1",
+            "1763800002.500000 node1 etcd[7]: second\n        and more of it\n1763800003.000000 node1 etcd[7]: \u{1b}[31mfourth\n",
+        );
+        lines.extend(journal_lines("node2", "1763800001.000000 node2 etcd[9]: first\n"));
+        lines.extend(service_lines(
+            "2025-11-22T08:26:42.750000000Z db-utils_haproxy.2.abc@node3    | third | with a bar\nno line\n",
+        ));
+        lines.sort_by(order);
+        let told: Vec<_> =
+            lines.iter().map(|line| format!("{}: {}", line.origin, line.text)).collect();
+        assert_eq!(
+            told,
+            [
+                "node2: etcd[9]: first",
+                "node1: etcd[7]: second",
+                "node1: and more of it",
+                "node3 haproxy.2: third | with a bar",
+                "node1: etcd[7]:  [31mfourth",
+            ]
+        );
+    }
+
+    #[test]
+    fn values_of_secrets_are_replaced_by_their_names() {
+        let secrets = Secrets::from([
+            ("short".to_owned(), SecretText::new("canary-4711-x")),
+            ("long".to_owned(), SecretText::new("canary-4711-x-and-more")),
+        ]);
+        assert_eq!(
+            redact("a canary-4711-x-and-more b canary-4711-x c", &secrets),
+            "a <secret:long> b <secret:short> c"
+        );
+    }
+}
