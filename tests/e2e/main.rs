@@ -24,6 +24,7 @@ mod t30_strangers;
 mod t31_bad_hosts;
 mod t40_no_docker;
 mod t41_worker;
+mod t42_lab;
 mod t50_switchover_under_load;
 mod t51_power_cut;
 mod t52_faults;

@@ -66,6 +66,19 @@ impl Lab {
         println!("reset: {:.1} s", ran.took.as_secs_f64());
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a script on this machine with the outer engine's client.
+    #[track_caller]
+    pub(crate) fn engine(script: &str) -> String {
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).env("DOCKER_HOST", "unix:///var/run/docker.sock");
+        Job::start(command).wait(SHELL).expect(0).stdout
+    }
+
     /// The lab's folder; specifications and what belongs to them go there.
     pub(crate) fn dir(&self) -> PathBuf {
         self.root.join(".lab").join(&self.name)
