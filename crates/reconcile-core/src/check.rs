@@ -254,6 +254,15 @@ fn check_founding(
     data_dir: &str,
     broken: &mut impl FnMut(&'static str),
 ) {
+    for facts in desired.servers.keys().filter_map(|host| observed.host(host)) {
+        let database = &desired.patroni.data_dir;
+        let data = facts.data_dirs.get(database).is_some_and(|directory| directory.populated);
+        if facts.manifest.claims.iter().any(|claim| claim.kind == ClaimKind::EtcdFormed)
+            || (data && facts.manifest.claims(ClaimKind::DataDir, database))
+        {
+            broken("no etcd is founded for a cluster that has lived");
+        }
+    }
     for member in desired.etcd.members.keys() {
         let Some(facts) = observed.host(member) else {
             broken("etcd is founded only where every member's host is known");

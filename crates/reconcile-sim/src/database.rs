@@ -151,6 +151,15 @@ impl World {
         )
     }
 
+    /// The members that Patroni lists: those whose process holds a key in the store.
+    fn listed(&self, scope: &Scope) -> BTreeSet<String> {
+        self.servers
+            .keys()
+            .filter(|host| self.serves(host, scope))
+            .map(ToString::to_string)
+            .collect()
+    }
+
     /// One round of one member. True if anything moved.
     fn round(&mut self, member: &Member) -> bool {
         let mut scope = self.scope(member.store, &member.scope);
@@ -301,6 +310,7 @@ impl World {
             streaming: up && !primary && led,
             wal_position: up.then_some(if replays { (1 << 40) + self.tick } else { 1000 }),
             lag_bytes: (up && !primary).then_some(if replays { 0 } else { 1 << 40 }),
+            members: found.as_ref().map_or_else(BTreeSet::new, |scope| self.listed(scope)),
             replication: standbys.map(replication).collect(),
             config: found
                 .filter(|scope| scope.initialize.is_some())

@@ -117,6 +117,7 @@ Description=etcd of PostgreSQL cluster {}
 Documentation=man:etcd(1)
 After=network-online.target
 Wants=network-online.target
+RequiresMountsFor={}
 
 [Service]
 Type=notify
@@ -134,6 +135,7 @@ LimitNOFILE=65536
 WantedBy=multi-user.target
 ",
         header("#", spec.name.as_str()),
-        spec.name
+        spec.name,
+        spec.etcd.data_dir
     )
 }

@@ -43,6 +43,8 @@ pub struct DesiredPatroni {
     pub members: BTreeMap<HostName, PatroniMember>,
     /// The host that initialises the database if there is none: the first in the file.
     pub bootstrap: Option<HostName>,
+    /// PostgreSQL's major version.
+    pub version: u16,
     /// PostgreSQL's data directory.
     pub data_dir: String,
     /// PostgreSQL's programs.
@@ -97,6 +99,7 @@ pub(super) fn cluster(spec: &ClusterSpec) -> DesiredPatroni {
             .next()
             .map(|host| HostName::new(host.name.as_str())),
         members,
+        version: spec.postgresql.version,
         data_dir: spec.postgresql.data_dir.clone(),
         bin_dir: spec.postgresql.bin_dir.clone(),
         config: dynamic(spec),
@@ -254,7 +257,12 @@ pub fn unit(spec: &ClusterSpec) -> String {
     line(&mut text, format_args!("After=network-online.target {}", etcd::UNIT));
     text.push_str(
         "Wants=network-online.target
-
+",
+    );
+    // A volume that is not mounted looks like an empty data directory.
+    line(&mut text, format_args!("RequiresMountsFor={}", spec.postgresql.data_dir));
+    text.push_str(
+        "
 [Service]
 Type=simple
 User=postgres

@@ -69,6 +69,8 @@ pub struct PatroniFact {
     pub wal_position: Option<u64>,
     /// Replica's distance to the leader in bytes, by `/cluster`; up to `loop_wait` old.
     pub lag_bytes: Option<u64>,
+    /// Names of all members that Patroni lists (`GET /cluster`); empty when it did not tell.
+    pub members: BTreeSet<String>,
     /// Standbys connected to a primary.
     pub replication: Vec<ReplicationFact>,
     /// Dynamic configuration (`GET /config`) as canonical JSON text; None when it did not answer.

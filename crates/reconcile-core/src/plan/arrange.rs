@@ -99,7 +99,8 @@ fn hold_impact_on_doubt(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Hel
     let doubt = held.iter().find(|held| {
         matches!(
             (&held.object, &held.reason),
-            (ObjectId::Host(_), HoldReason::Unknown(_)) | (ObjectId::EtcdCluster, _)
+            (ObjectId::Host(_) | ObjectId::EtcdCluster, _)
+                | (ObjectId::PatroniConfig, HoldReason::NeedsPerson(_))
         )
     });
     let Some(doubt) = doubt.map(|held| held.object.clone()) else { return };

@@ -198,6 +198,9 @@ fn first_start(
             "{unknown} may hold the cluster's data; a cluster is founded only when every member's host is known"
         )));
     }
+    if let Some(reason) = lived(view) {
+        return Err(HoldReason::NeedsPerson(reason));
+    }
     let foreign = etcd
         .members
         .keys()
@@ -206,6 +209,21 @@ fn first_start(
         Some(member) => Err(HoldReason::WaitsFor(ObjectId::Unit(member.clone(), UNIT.to_owned()))),
         None => Ok("new"),
     }
+}
+
+/// What shows, on any server of the file, that this cluster has lived: then its etcd is elsewhere or
+/// was lost, and an empty one beside it would let a second primary come about.
+fn lived(view: &View<'_>) -> Option<String> {
+    let data_dir = &view.desired.patroni.data_dir;
+    view.desired.servers.keys().find_map(|host| {
+        let facts = view.host(host)?;
+        let formed = facts.manifest.claims.iter().any(|claim| claim.kind == ClaimKind::EtcdFormed);
+        let data = facts.manifest.claims(ClaimKind::DataDir, data_dir)
+            && facts.data_dirs.get(data_dir).is_some_and(|directory| directory.populated);
+        (formed || data).then(|| {
+            format!("{host} is part of a cluster that has lived; no new etcd is founded for it")
+        })
+    })
 }
 
 fn prerequisites(host: &HostName) -> [ObjectId; 3] {

@@ -20,7 +20,9 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let known = || hosts.clone().filter_map(|host| Some((host, view.host(host)?)));
     let moved = known()
         .find_map(|(host, facts)| data_moved(view, host, facts))
+        .or_else(|| known().find_map(|(host, facts)| other_version(view, host, facts)))
         .or_else(|| known().find_map(|(host, facts)| port_moved(view, host, facts)))
+        .or_else(|| known().find_map(|(host, facts)| stray_member(view, host, facts)))
         .map(|reason| (ObjectId::PatroniConfig, reason))
         .or_else(|| other_stack(view).map(|reason| (ObjectId::Swarm, reason)));
     let Some((object, reason)) = moved else { return };
@@ -48,7 +50,8 @@ fn only_starts(step: &Draft) -> bool {
     }
 }
 
-/// A data directory of ours that the file names otherwise now, be it by another version.
+/// A data directory of ours that the file names otherwise now, or whose component it takes away
+/// from the server: routers, rules and a new etcd would be made without what lives there.
 fn data_moved(view: &View<'_>, host: &HostName, facts: &HostFacts) -> Option<String> {
     let desired = [
         view.desired.patroni.members.contains_key(host).then_some(&view.desired.patroni.data_dir),
@@ -63,8 +66,34 @@ fn data_moved(view: &View<'_>, host: &HostName, facts: &HostFacts) -> Option<Str
         .map(|claim| &claim.name)
         .collect();
     let from = claimed.difference(&desired).next()?;
-    let to = desired.difference(&claimed).next()?;
-    Some(format!("the data are in {from} of {host}, and the file says {to}"))
+    let to = desired.difference(&claimed).next();
+    let to = to.map_or("puts nothing there".to_owned(), |to| format!("says {to}"));
+    Some(format!(
+        "{host} holds data of this cluster in {from}, and the file {to} (once they are gone for good: echo 'release data-dir {from}' >> /var/lib/reconcile/manifest there)"
+    ))
+}
+
+/// A database of another major version than the file's.
+fn other_version(view: &View<'_>, host: &HostName, facts: &HostFacts) -> Option<String> {
+    let patroni = &view.desired.patroni;
+    let fact = facts.patroni.present().filter(|fact| fact.scope == patroni.scope)?;
+    let running = fact.server_version / 10_000;
+    let same = running == 0 || running == u64::from(patroni.version);
+    (!same).then(|| {
+        format!("PostgreSQL {running} runs on {host}, and the file says {}", patroni.version)
+    })
+}
+
+/// A member of Patroni's cluster that the file does not name: it may be the primary.
+fn stray_member(view: &View<'_>, host: &HostName, facts: &HostFacts) -> Option<String> {
+    let patroni = &view.desired.patroni;
+    if !facts.manifest.claims(ClaimKind::DataDir, &patroni.data_dir) {
+        return None;
+    }
+    let fact = facts.patroni.present().filter(|fact| fact.scope == patroni.scope)?;
+    let named = |name: &&String| patroni.members.keys().any(|host| host.as_str() == name.as_str());
+    let stray = fact.members.iter().find(|name| !named(name))?;
+    Some(format!("Patroni on {host} lists the member {stray}, which the file does not have"))
 }
 
 /// A port on which one of our processes listens and which the file names otherwise now.

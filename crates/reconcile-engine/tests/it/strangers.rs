@@ -5,6 +5,7 @@
 use reconcile_core::model::Listener;
 use reconcile_engine::Converged;
 use reconcile_sim::{DataDir, File, SimFleet, Unit, World, fixture};
+use reconcile_spec::valid::Component;
 
 use crate::{
     run::{apply, converged, holds, plan_now},
@@ -311,7 +312,7 @@ async fn an_empty_swarm_of_two_is_not_taken_for_our_own_unfinished_one() {
 async fn a_change_of_identity_is_held_as_a_whole() {
     type Change = fn(&mut reconcile_spec::ClusterSpec);
     let before = fixture::desire(&fixture::spec(3, 0, |_| {}));
-    let cases: [(Change, &str, &str); 4] = [
+    let cases: Vec<(Change, &str, &str)> = vec![
         (|spec| spec.postgresql.port = 5499, "patroni/config", "port 5432, and the file says 5499"),
         (
             |spec| spec.postgresql.data_dir = spec.postgresql.data_dir.replace("15", "16"),
@@ -332,4 +333,26 @@ async fn a_change_of_identity_is_held_as_a_whole() {
         outcome.holds(object, says);
         assert!(outcome.world.writes.is_empty(), "{says}: {:?}", outcome.world.writes);
     }
+}
+
+/// New hosts for etcd under a database that lives: no empty etcd is founded for it.
+#[tokio::test(start_paused = true)]
+async fn etcd_is_not_founded_anew_elsewhere() {
+    let with = |etcd: [usize; 3]| {
+        fixture::desire(&fixture::spec(6, 0, |spec| {
+            for (index, host) in spec.hosts.iter_mut().enumerate() {
+                host.components.clear();
+                if etcd.contains(&index) {
+                    host.components.insert(Component::Etcd);
+                }
+                if index < 3 {
+                    host.components.insert(Component::Patroni);
+                }
+            }
+        }))
+    };
+    let world = converged(&with([0, 1, 2])).await;
+    let outcome = outcome(SimFleet::new(world), &with([3, 4, 5])).await;
+    outcome.holds("patroni/config", "holds data of this cluster in /var/lib/etcd");
+    assert!(outcome.world.writes.is_empty(), "{:?}", outcome.world.writes);
 }

@@ -137,6 +137,7 @@ fn ask(sections: &Sections, base: &str) -> Result<PatroniFact, String> {
         paused: member.pause,
         wal_position: member.xlog.location.or(member.xlog.replayed_location),
         lag_bytes: listed.and_then(|listed| listed.lag.as_u64()),
+        members: cluster.members.iter().map(|listed| listed.name.clone()).collect(),
         replication: replication(member.replication),
         config: config(sections),
         settings: parse_sql::settings(sections),
