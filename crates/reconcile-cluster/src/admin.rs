@@ -33,22 +33,27 @@ const NOT_PAUSED: &str = "not paused";
 const PAUSED_ALREADY: &str = "already suspended/paused";
 
 impl Console {
+    /// Opens a session and asks for the version.
+    pub async fn reach(&self, dialer: &dyn Dialer) -> Result<(), EffectError> {
+        self.command(dialer, "SHOW VERSION", None).await
+    }
+
     /// Waits until all server connections are free, and holds new work back. The caller bounds the
     /// time; dropping the future leaves the pooler pausing, so RESUME must follow.
     pub async fn pause(&self, dialer: &dyn Dialer) -> Result<(), EffectError> {
-        self.command(dialer, "PAUSE", PAUSED_ALREADY).await
+        self.command(dialer, "PAUSE", Some(PAUSED_ALREADY)).await
     }
 
     /// Lets work go on. A pooler that is not paused is success.
     pub async fn resume(&self, dialer: &dyn Dialer) -> Result<(), EffectError> {
-        self.command(dialer, "RESUME", NOT_PAUSED).await
+        self.command(dialer, "RESUME", Some(NOT_PAUSED)).await
     }
 
     async fn command(
         &self,
         dialer: &dyn Dialer,
         command: &str,
-        harmless: &str,
+        harmless: Option<&str>,
     ) -> Result<(), EffectError> {
         let attempt = format!("{command} the pooler on {}", self.host);
         let fail =
@@ -78,7 +83,7 @@ impl Console {
         tokio::select! {
             answer = client.simple_query(command) => match answer {
                 Ok(_) => Ok(()),
-                Err(error) if words(&error).contains(harmless) => Ok(()),
+                Err(error) if harmless.is_some_and(|text| words(&error).contains(text)) => Ok(()),
                 Err(error) => Err(fail(words(&error), Retry::Soon)),
             },
             _ended = connection => Err(fail("the connection ended early".to_owned(), Retry::Soon)),

@@ -1,6 +1,6 @@
 //! The independent checker of plans: what no plan may ever contain, whoever made it.
 //!
-//! It shares no code with the planner on purpose. The engine refuses a plan that fails here, and
+//! It shares no code with the planner on purpose (but for where poolers run). The engine refuses a plan that fails here, and
 //! every test of plans asserts that it passes.
 
 mod roll;

@@ -7,6 +7,7 @@ pub mod check;
 pub mod desired;
 pub mod model;
 pub mod plan;
+pub mod poolers;
 pub mod ports;
 pub mod probe;
 pub mod scram;

@@ -70,12 +70,14 @@ pub trait Switching: Send + Sync {
         leader: &HostName,
         restart: Option<&PatroniAction>,
     ) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// A session on the console of the write pooler on a node, and nothing more.
+    fn reach(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
     /// `PAUSE` of the write pooler on a node; returns when its server connections are free.
     fn pause(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
     /// `RESUME` of the write pooler on a node; one that is not paused is success.
     fn resume(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
-    /// `POST /switchover` from `leader` to `candidate`. Its answer comes late and is no news;
-    /// an error is a refusal.
+    /// `POST /switchover` from `leader` to `candidate`. Its answer comes late and is no news; an
+    /// error with [`Retry::AfterChange`] is a refusal, any other says nothing of what Patroni does.
     fn request(
         &self,
         leader: &HostName,

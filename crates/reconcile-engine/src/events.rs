@@ -12,6 +12,7 @@ use reconcile_core::{
 
 use crate::{
     refusal::PassError,
+    resume::Owed,
     switchover::{Order, Report, SwitchoverError},
 };
 
@@ -88,9 +89,9 @@ pub enum Event<'a> {
 pub trait Listener: Send + Sync {
     /// Hears one event; must not block.
     fn hear(&self, event: &Event<'_>);
-    /// Whether a transaction was begun whose poolers may still be paused.
-    fn owes_resume(&self) -> bool {
-        false
+    /// A transaction that was begun and whose poolers may still be paused.
+    fn owes_resume(&self) -> Option<Owed> {
+        None
     }
 }
 

@@ -15,10 +15,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use reconcile_core::model::HostName;
 use serde_json::{Value, json};
 
 use crate::{
     events::{Event, Listener},
+    resume::Owed,
     switchover::{Order, Report, SwitchoverError},
 };
 
@@ -44,7 +46,7 @@ pub struct Journal<'a> {
     next: &'a dyn Listener,
     failure: Mutex<Option<String>>,
     /// Poolers may be paused by a transaction that did not end.
-    owes: AtomicBool,
+    owes: Mutex<Option<Owed>>,
 }
 
 impl<'a> Journal<'a> {
@@ -69,7 +71,7 @@ impl<'a> Journal<'a> {
             calm: AtomicBool::new(false),
             next,
             failure: Mutex::default(),
-            owes: AtomicBool::new(open_switchover(&read(folder)?).is_some()),
+            owes: Mutex::new(open_switchover(&read(folder)?)),
         })
     }
 
@@ -98,13 +100,18 @@ impl<'a> Journal<'a> {
             Err(SwitchoverError::Resume { .. }) => "switchover-unresumed",
             Ok(_) | Err(_) => "switchover-ends",
         };
-        self.owes.store(kind != "switchover-ends", Ordering::Relaxed);
+        self.owe((kind != "switchover-ends").then(|| owed(order)));
         let entry = json!({
+            "nodes": order.nodes,
             "from": order.leader.as_str(), "to": order.candidate.as_str(),
             "error": result.as_ref().err().map(ToString::to_string),
             "heldSeconds": result.as_ref().ok().map(|report| report.held.as_secs_f64()),
         });
         self.append(kind, entry, true);
+    }
+
+    fn owe(&self, owed: Option<Owed>) {
+        *self.owes.lock().unwrap_or_else(PoisonError::into_inner) = owed;
     }
 
     fn plan(&self) -> String {
@@ -154,14 +161,16 @@ impl Listener for Journal<'_> {
                 self.append("finished", entry, true);
             }
             Event::SwitchBegins(order) => {
-                self.owes.store(true, Ordering::Relaxed);
-                let entry =
-                    json!({ "from": order.leader.as_str(), "to": order.candidate.as_str() });
+                self.owe(Some(owed(order)));
+                let entry = json!({
+                    "from": order.leader.as_str(), "to": order.candidate.as_str(),
+                    "nodes": order.nodes,
+                });
                 self.append("switchover-begins", entry, true);
             }
             Event::SwitchEnds(order, result) => self.switch_ends(order, result),
             Event::Resumed => {
-                self.owes.store(false, Ordering::Relaxed);
+                self.owe(None);
                 let entry = json!({ "error": "cut off; the poolers are resumed" });
                 self.append("switchover-ends", entry, true);
             }
@@ -194,8 +203,8 @@ impl Listener for Journal<'_> {
         self.next.hear(event);
     }
 
-    fn owes_resume(&self) -> bool {
-        self.owes.load(Ordering::Relaxed)
+    fn owes_resume(&self) -> Option<Owed> {
+        self.owes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -217,13 +226,22 @@ pub fn read(folder: &Path) -> Result<Vec<Value>, JournalError> {
     Ok(entries)
 }
 
-/// The candidate of a switchover that has begun and of which no end is noted.
-pub fn open_switchover(entries: &[Value]) -> Option<&str> {
+fn owed(order: &Order) -> Owed {
+    Owed { candidate: order.candidate.to_string(), nodes: Some(order.nodes.clone()) }
+}
+
+/// A switchover that has begun and of which no end is noted.
+fn open_switchover(entries: &[Value]) -> Option<Owed> {
     let last = entries
         .iter()
         .rev()
         .find(|entry| entry["kind"].as_str().is_some_and(|kind| kind.starts_with("switchover-")))?;
-    (last["kind"] != "switchover-ends").then(|| last["to"].as_str().unwrap_or("a replica"))
+    (last["kind"] != "switchover-ends").then(|| Owed {
+        candidate: last["to"].as_str().unwrap_or("a replica").to_owned(),
+        nodes: last["nodes"]
+            .as_array()
+            .map(|nodes| nodes.iter().filter_map(Value::as_str).map(HostName::from).collect()),
+    })
 }
 
 /// Steps that were started and of which no end is noted: the operator was stopped in them.

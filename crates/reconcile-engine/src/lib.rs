@@ -11,6 +11,7 @@ pub mod journal;
 pub mod observe;
 pub mod pass;
 pub mod refusal;
+pub mod resume;
 pub mod switchover;
 pub mod watch;
 

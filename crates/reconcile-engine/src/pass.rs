@@ -1,6 +1,6 @@
 //! One pass: observe → plan → check → execute.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reconcile_core::{
     check::check,
@@ -17,11 +17,8 @@ use crate::{
     execute::{Execution, execute},
     observe::observe,
     refusal::PassError,
-    switchover::resume_all,
+    resume::{forget_stopped, resume_owed},
 };
-
-/// A pooler that cannot be reached for so long is left to the next pass.
-const RESUME_LEFT: Duration = Duration::from_secs(5);
 
 /// Observations and the plan made from them.
 #[derive(Debug, Clone)]
@@ -62,14 +59,10 @@ pub async fn run<F: Fleet>(
     stop: &CancellationToken,
     set_aside: &SetAside,
 ) -> Result<(Pass, Execution), PassError> {
-    if listener.owes_resume() {
-        // Clients wait: before anything else, and again in the next pass where it fails.
-        let nodes: Vec<_> = desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
-        if resume_all(fleet.switching(), &nodes, RESUME_LEFT).await.is_ok() {
-            listener.hear(&Event::Resumed);
-        }
-    }
+    // Clients wait: before anything else, and again in the next pass where it fails.
+    let failed = resume_owed(fleet.switching(), desired, listener).await;
     let pass = look(fleet, desired, listener).await?;
+    forget_stopped(desired, &pass.observed, &failed, listener);
     let execution = execute(fleet, &pass.plan, listener, stop, set_aside).await;
     Ok((pass, execution))
 }

@@ -12,12 +12,18 @@ use reconcile_core::{
     action::{Action, PatroniAction},
     desired::Desired,
     model::{HostName, Observed, PatroniFact, PatroniRole},
+    poolers::poolers,
     ports::{EffectError, Retry},
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::events::{Event, Listener};
+use crate::{
+    events::{Event, Listener},
+    resume::resume_all,
+};
 
+/// A pooler whose console does not answer within this could not be resumed either.
+pub const REACH: Duration = Duration::from_secs(5);
 /// A pooler that has not gone quiet by then has a transaction that will not end soon. Clients of all
 /// poolers wait meanwhile, so it is short.
 pub const PAUSE: Duration = Duration::from_secs(2);
@@ -43,7 +49,7 @@ pub struct Order {
     pub candidate: HostName,
     /// How it restarts in place; None: it hands over.
     pub restart: Option<PatroniAction>,
-    /// Nodes with a pooler and a router.
+    /// Nodes on which a pooler runs, and a router.
     pub nodes: Vec<HostName>,
 }
 
@@ -172,43 +178,16 @@ pub fn order(
             None => return unfit("no replica streams without lag".to_owned()),
         },
     };
-    let Some(poolers) = poolers(desired, observed) else {
-        return unfit("the Swarm is unknown, and so is where poolers run".to_owned());
-    };
-    let nodes: Vec<_> = desired
-        .swarm
-        .nodes
-        .iter()
-        .map(|(host, _)| host)
-        .filter(|host| observed.host(host).is_none() || poolers.contains(host))
-        .cloned()
-        .collect();
-    if let Some(node) = nodes.iter().find(|node| observed.host(node).is_none()) {
-        return unfit(format!("{node} is unknown, and so is its pooler"));
-    }
+    let nodes =
+        poolers(desired, observed).map_err(|error| SwitchoverError::NotFit(error.to_string()))?;
     Ok(Order { leader: leader.clone(), candidate: candidate.clone(), restart: None, nodes })
-}
-
-/// Servers on which the pooler for writes runs: a drained node has none, and no clients. None: not
-/// known.
-fn poolers<'a>(desired: &'a Desired, observed: &'a Observed) -> Option<Vec<&'a HostName>> {
-    let services = observed.swarm.known()?.as_ref().map(|swarm| &swarm.services);
-    let tasks = services.into_iter().flatten();
-    let tasks: Vec<_> = tasks
-        .filter(|(name, _)| name.ends_with("_pgbouncer"))
-        .flat_map(|(_, service)| &service.tasks)
-        .filter(|task| task.state == "running")
-        .map(|task| task.node_id.as_str())
-        .collect();
-    let node = |host| Some(observed.host(host)?.docker.present()?.swarm.node_id.as_str());
-    let nodes = desired.swarm.nodes.iter().map(|(host, _)| host);
-    Some(nodes.filter(|host| node(host).is_some_and(|node| tasks.contains(&node))).collect())
 }
 
 /// Carries out an order.
 ///
 /// # Guarantees
-/// The poolers are resumed on every way out of this function. If the operator is killed in it, the
+/// Nobody waits unless every pooler's console answers. The poolers that were told to pause are
+/// resumed on every way out of this function. If the operator is killed in it, the
 /// journal's open entry makes the next start resume them; PgBouncer's own `query_wait_timeout`
 /// (120 s) is the outer bound for a client.
 ///
@@ -219,6 +198,17 @@ pub async fn switch_over<S: Switching>(
     order: &Order,
     listener: &dyn Listener,
 ) -> Result<Report, SwitchoverError> {
+    let reached = join_all(order.nodes.iter().map(|node| async move {
+        let cause = match timeout(REACH, world.reach(node)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        Err(SwitchoverError::Pause { node: node.clone(), cause })
+    }))
+    .await;
+    // Before any client waits.
+    reached.into_iter().collect::<Result<(), _>>()?;
     if let Err(error) = world.prepare(&order.leader, order.restart.as_ref()).await {
         // It only shortens the wait.
         tracing::warn!(%error, "not prepared to {order}");
@@ -293,50 +283,31 @@ async fn promote<S: Switching>(world: &S, order: &Order) -> Result<(), Switchove
     let request = world.request(&order.leader, candidate);
     let arrived = until(PROMOTION, || world.is_primary(candidate));
     tokio::pin!(request, arrived);
-    // Patroni's answer comes seconds after the candidate leads: only a refusal counts.
-    let mut answered = false;
+    // Patroni's answer comes seconds after the candidate leads: only a refusal counts. What breaks
+    // the channel does not stop Patroni.
+    let (mut answered, mut lost) = (false, String::new());
     let promoted = loop {
         tokio::select! {
             promoted = &mut arrived => break promoted,
             answer = &mut request, if !answered => {
                 answered = true;
-                if let Err(error) = answer {
-                    return Err(SwitchoverError::Patroni(error.to_string()));
+                match answer {
+                    Ok(()) => {}
+                    Err(error) if error.retry == Retry::AfterChange => {
+                        return Err(SwitchoverError::Patroni(error.to_string()));
+                    }
+                    Err(error) => lost = format!("; {error}"),
                 }
             }
         }
     };
     if !promoted {
         return Err(SwitchoverError::Patroni(format!(
-            "{candidate} is not the primary after {} s",
+            "{candidate} is not the primary after {} s{lost}",
             PROMOTION.as_secs()
         )));
     }
     Ok(())
-}
-
-/// Resumes every pooler, each tried until it is done or `limit` has passed.
-pub async fn resume_all<S: Switching>(
-    world: &S,
-    nodes: &[HostName],
-    limit: Duration,
-) -> Result<(), SwitchoverError> {
-    let resumed = join_all(nodes.iter().map(|node| async move {
-        let started = Instant::now();
-        loop {
-            let cause = match timeout(limit, world.resume(node)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer".to_owned(),
-            };
-            if started.elapsed() >= limit {
-                return Err(SwitchoverError::Resume { node: node.clone(), cause });
-            }
-            sleep(POLL * 4).await;
-        }
-    }))
-    .await;
-    resumed.into_iter().collect()
 }
 
 /// Asks until yes, at most for `limit`.

@@ -246,6 +246,16 @@ impl Switching for SimFleet {
         self.part(leader, "CHECKPOINT", |_| Ok(())).await
     }
 
+    async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
+        self.turn().await;
+        if self.state().crashed {
+            pending::<()>().await;
+        }
+        let state = self.state();
+        state.world.reachable(node)?;
+        state.world.console(node)
+    }
+
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         self.part(node, "PAUSE", |world| world.hold_clients(node, true)).await
     }

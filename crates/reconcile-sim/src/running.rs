@@ -253,15 +253,15 @@ impl World {
         let attempt = format!("hand over from {leader} to {candidate}");
         let found = self.patroni_of(leader);
         let Some((store, name, mut scope)) = found else {
-            return Err(refused(leader, attempt, "503: no leader", Retry::Later));
+            return Err(refused(leader, attempt, "503: no leader", Retry::AfterChange));
         };
         if scope.leader.as_ref() != Some(leader) {
             let cause = "412: leader name does not match";
-            return Err(refused(leader, attempt, cause, Retry::Later));
+            return Err(refused(leader, attempt, cause, Retry::AfterChange));
         }
         if !self.serves(candidate, &scope) || !self.replays(candidate, &scope) {
             let cause = "412: no good candidates have been found";
-            return Err(refused(leader, attempt, cause, Retry::Later));
+            return Err(refused(leader, attempt, cause, Retry::AfterChange));
         }
         self.before_moving(leader, &scope);
         let new = self.running(candidate).cloned().unwrap_or_default();
@@ -288,13 +288,18 @@ impl World {
         Ok(())
     }
 
+    /// Whether the pooler's console takes a session.
+    pub(crate) fn console(&self, node: &HostName) -> Effect {
+        if self.container_listeners(node).iter().any(|l| l.port == POOLER) {
+            return Ok(());
+        }
+        let attempt = format!("ask the pooler on {node}");
+        Err(refused(node, attempt, "connection refused", Retry::Later))
+    }
+
     /// `PAUSE` and `RESUME`.
     pub(crate) fn hold_clients(&mut self, node: &HostName, hold: bool) -> Effect {
-        let open = self.container_listeners(node).iter().any(|l| l.port == POOLER);
-        if !open {
-            let attempt = format!("ask the pooler on {node}");
-            return Err(refused(node, attempt, "connection refused", Retry::Later));
-        }
+        self.console(node)?;
         if hold {
             self.paused.insert(node.clone());
         } else {

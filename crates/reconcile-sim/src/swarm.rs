@@ -182,6 +182,9 @@ impl World {
     pub(crate) fn container_listeners(&self, host: &HostName) -> Vec<Listener> {
         let Some((id, _)) = self.swarm_of(host) else { return Vec::new() };
         let Some(swarm) = self.swarms.get(&id) else { return Vec::new() };
+        if swarm.nodes.values().any(|node| node.host == *host && node.availability != "active") {
+            return Vec::new();
+        }
         swarm
             .services
             .values()

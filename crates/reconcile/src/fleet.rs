@@ -137,6 +137,9 @@ impl Switching for RealFleet {
         }
         Ok(())
     }
+    async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
+        self.switching.reach(node).await
+    }
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         self.switching.pause(node).await
     }

@@ -82,6 +82,11 @@ impl RealSwitching {
         self.ssh.apply(leader, &action, CHECKPOINT).await
     }
 
+    /// A session on its console.
+    pub(crate) async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
+        self.consoles.get(node).ok_or_else(|| unknown(node))?.reach(self.ssh.as_ref()).await
+    }
+
     /// `PAUSE` of the write pooler on a node.
     pub(crate) async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         self.consoles.get(node).ok_or_else(|| unknown(node))?.pause(self.ssh.as_ref()).await
@@ -118,7 +123,12 @@ impl RealSwitching {
             Some(leader),
             format!("ask Patroni to hand over from {leader} to {candidate}"),
             format!("{status}: {}", String::from_utf8_lossy(&answer).trim()),
-            Retry::Later,
+            // A 500 may be of a request that is written already.
+            if status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE {
+                Retry::AfterChange
+            } else {
+                Retry::Later
+            },
         ))
     }
 

@@ -8,6 +8,7 @@ use crate::{
     desired::Desired,
     model::{HostName, Observed, PatroniFact, PatroniRole},
     plan::{Impact, Step},
+    poolers::poolers,
 };
 
 /// A standby does not replay while it has less of one of these than its primary. With what Patroni
@@ -104,7 +105,7 @@ pub(super) fn check(
             }
         }
         PatroniAction::HandOver { candidate, nodes } => {
-            check_primary(desired, own, nodes, others().any(leads), broken);
+            check_primary(desired, observed, own, nodes, others().any(leads), broken);
             let fit = others().any(|member| member == candidate)
                 && fact(candidate).is_some_and(|to| {
                     let behind = own
@@ -126,7 +127,7 @@ pub(super) fn check(
             }
         }
         PatroniAction::RestartPrimary { nodes, .. } => {
-            check_primary(desired, own, nodes, others().any(leads), broken);
+            check_primary(desired, observed, own, nodes, others().any(leads), broken);
             if others().count() > 0 && !lowered(desired, own) {
                 broken("the primary is restarted only where no replica can take over");
             }
@@ -140,6 +141,7 @@ pub(super) fn check(
 /// What holds for both transactions on the primary.
 fn check_primary(
     desired: &Desired,
+    observed: &Observed,
     own: &PatroniFact,
     nodes: &[HostName],
     another: bool,
@@ -148,7 +150,7 @@ fn check_primary(
     if own.role != PatroniRole::Primary || another {
         broken("a transaction is on the one primary");
     }
-    if !desired.swarm.nodes.iter().all(|(node, _)| nodes.contains(node)) {
-        broken("every pooler waits while the primary moves");
+    if poolers(desired, observed).as_deref() != Ok(nodes) {
+        broken("every pooler that runs waits while the primary moves, and no other");
     }
 }

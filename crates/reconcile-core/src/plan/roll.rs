@@ -19,6 +19,7 @@ use crate::{
     action::{Action, PatroniAction},
     desired::Desired,
     model::{HostName, ObjectId, PatroniFact, PatroniRole, SettingFact},
+    poolers::{PoolersError, poolers},
     setting::same,
 };
 
@@ -172,10 +173,10 @@ fn next(
     let Some(member) = wanting.iter().find(|member| member.host == leader) else {
         return Err(HoldReason::Unknown("which member is to be first".to_owned()));
     };
-    let nodes: Vec<_> = view.desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
-    if let Some(node) = nodes.iter().find(|node| view.host(node).is_none()) {
-        return Err(HoldReason::Unknown(format!("{node} is not known, and so is its pooler")));
-    }
+    let nodes = poolers(view.desired, view.observed).map_err(|error| match error {
+        PoolersError::Unknown(reason) => HoldReason::Unknown(reason),
+        PoolersError::Stopped(_) => HoldReason::Impossible(error.to_string()),
+    })?;
     if lowers || view.desired.patroni.members.len() == 1 {
         return Ok(restart_primary(view, member, nodes, lowers));
     }

@@ -318,8 +318,15 @@ fn restarts_of_postgresql() {
     raise.breaks("a transaction is on the one primary", |case| {
         case.does(patroni("node2", hand_over("node3")));
     });
-    lower.breaks("every pooler waits while the primary moves", |case| {
-        case.does(patroni("node1", restart(&all[..2])));
+    let poolers = "every pooler that runs waits while the primary moves, and no other";
+    lower.breaks(poolers, |case| case.does(patroni("node1", restart(&all[..2]))));
+    // One of them is drained.
+    lower.breaks(poolers, |case| {
+        let Observation::Known(Some(swarm)) = &mut case.observed.swarm else { panic!() };
+        let (drained, _) = swarm.nodes.iter().find(|(_, node)| node.hostname == "node3").unwrap();
+        for service in swarm.services.values_mut() {
+            service.tasks.retain(|task| task.node_id != *drained);
+        }
     });
     for spoil in [
         (|fact| fact.wal_position = None) as fn(&mut PatroniFact),

@@ -2,11 +2,12 @@
 //! the operator hold instead. (Crashes, lost answers and stale looks: the workloads of those names.)
 
 use reconcile_core::desired::Desired;
+use reconcile_engine::{Event, Listener as _, switchover::Order};
 use reconcile_sim::{Section, SimFleet, World, fixture};
 use reconcile_spec::{ClusterSpec, valid::Permission};
 
 use crate::{
-    run::{apply, converged, holds, plan_now, settle},
+    run::{Memory, apply, converged, holds, plan_now, remembering, settle},
     workloads::host,
 };
 
@@ -171,6 +172,63 @@ async fn doubt_holds_every_restart() {
     is_held(raise(), pause, "Patroni is paused").await;
 }
 
+/// A node that was drained has no pooler: the others are paused, and the roll goes to its end.
+#[tokio::test(start_paused = true)]
+async fn a_drained_node_is_not_waited_for() {
+    for (value, effect) in
+        [("300", "node1 hand over to node2"), ("150", "node1 restart the primary")]
+    {
+        let before = converged(&desired(3, |_| {})).await;
+        let after = desired(3, set(&[("max_connections", value)]));
+        let fleet = SimFleet::new(before);
+        fleet.change(|world| drain(world, "node3"));
+        let started = tokio::time::Instant::now();
+        let last = apply(&fleet, &after).await.unwrap();
+        assert_eq!(last.errors, []);
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+        let effects = fleet.effects();
+        assert!(effects.iter().any(|done| done.starts_with(effect)), "{effects:#?}");
+        let told = |what: &str| effects.iter().filter(|effect| effect.ends_with(what)).count();
+        assert_eq!((told("PAUSE"), told("RESUME")), (2, 2), "{effects:#?}");
+        assert!(!effects.iter().any(|effect| effect == "node3 PAUSE" || effect == "node3 RESUME"));
+        let world = fleet.world();
+        assert_eq!(world.violations, Vec::<String>::new());
+        assert!(world.paused.is_empty());
+    }
+}
+
+fn drain(world: &mut World, node: &str) {
+    for swarm in world.swarms.values_mut() {
+        for seen in swarm.nodes.values_mut().filter(|seen| seen.host.as_str() == node) {
+            "drain".clone_into(&mut seen.availability);
+        }
+    }
+    world.settle();
+}
+
+/// Where a pooler should run and does not, it could come up in the middle and not wait.
+#[tokio::test(start_paused = true)]
+async fn a_pooler_that_should_run_is_waited_for() {
+    let before = converged(&desired(3, |_| {})).await;
+    let after = desired(3, set(&[("max_connections", "300")]));
+    let fleet = SimFleet::new(before);
+    fleet.change(|world| {
+        let stranger = reconcile_core::model::Listener {
+            port: 6432,
+            address: "0.0.0.0".to_owned(),
+            unit: String::new(),
+            process: "nc".to_owned(),
+            pid: None,
+        };
+        world.server_mut("node3").strangers.push(stranger);
+    });
+    drop(apply(&fleet, &after).await.unwrap());
+    let held = holds(&plan_now(&fleet, &after).await);
+    let told = |h: &String| h.contains("the pooler on node3 does not run");
+    assert!(held.iter().any(told), "{held:#?}");
+    assert_eq!(done(&fleet), ["node2 RestartReplica", "node3 RestartReplica"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_policy_is_asked() {
     for (permission, word) in [(Permission::Never, "never"), (Permission::InWindow, "inWindow")] {
@@ -259,4 +317,35 @@ async fn etcds_quorum_is_asked_for_again_in_the_moment_of_a_restart() {
     assert_eq!(world.violations, Vec::<String>::new());
     let file = &world.servers[&host("node1")].files["/etc/default/etcd"];
     assert!(!file.text().contains("150"), "the file waits for the restart, too");
+}
+
+/// A pooler that cannot be resumed keeps nothing from being done, and is owed until it is resumed or
+/// known not to run.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_resumed_stops_nobody() {
+    let wanted = desired(3, |_| {});
+    let before = converged(&wanted).await;
+    let fleet = SimFleet::new(before);
+    let nodes = vec![host("node2"), host("node3")];
+    let order = Order { leader: host("node1"), candidate: host("node2"), restart: None, nodes };
+    let memory = Memory::default();
+    memory.hear(&Event::SwitchBegins(&order));
+    fleet.change(|world| {
+        world.paused.extend([host("node2"), host("node3")]);
+        world.server_mut("node3").reach = reconcile_sim::Reach::Silent;
+    });
+    // While node3 is not known, it is owed.
+    drop(remembering(&fleet, &wanted, &memory).await.unwrap());
+    assert_eq!(fleet.world().paused, [host("node3")].into());
+    assert!(memory.owes_resume().is_some());
+    let resumes = fleet.effects().into_iter().filter(|effect| effect.ends_with("RESUME"));
+    assert!(!resumes.into_iter().any(|effect| effect.starts_with("node1")), "it was not paused");
+    // It comes back drained: nobody waits there.
+    fleet.change(|world| {
+        world.server_mut("node3").reach = reconcile_sim::Reach::Answers;
+        world.paused.clear();
+        drain(world, "node3");
+    });
+    drop(remembering(&fleet, &wanted, &memory).await.unwrap());
+    assert_eq!(memory.owes_resume(), None);
 }

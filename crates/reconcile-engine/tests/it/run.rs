@@ -1,32 +1,42 @@
 //! Running the engine to its end on a simulated fleet, through crashes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
 
 use reconcile_core::{check::check, desired::Desired, plan::Plan};
 use reconcile_engine::{
-    Converged, Event, Listener, PassError, converge, look, switchover::SwitchoverError,
+    Converged, Event, Listener, PassError, converge, look,
+    resume::Owed,
+    switchover::{Order, SwitchoverError},
 };
 use reconcile_sim::{SimFleet, World};
 use tokio_util::sync::CancellationToken;
 
-/// What outlives the operator: whether a transaction was begun and not ended, as the journal knows.
+/// What outlives the operator: which transaction was begun and not ended, as the journal knows.
 #[derive(Default)]
-pub(crate) struct Memory(AtomicBool);
+pub(crate) struct Memory(Mutex<Option<Owed>>);
+
+impl Memory {
+    fn owe(&self, order: Option<&Order>) {
+        *self.0.lock().unwrap() = order.map(|order| Owed {
+            candidate: order.candidate.to_string(),
+            nodes: Some(order.nodes.clone()),
+        });
+    }
+}
 
 impl Listener for Memory {
     fn hear(&self, event: &Event<'_>) {
         match event {
-            Event::SwitchBegins(_) => self.0.store(true, Ordering::Relaxed),
-            Event::SwitchEnds(_, result) => {
-                let unresumed = matches!(result, Err(SwitchoverError::Resume { .. }));
-                self.0.store(unresumed, Ordering::Relaxed);
+            Event::SwitchBegins(order)
+            | Event::SwitchEnds(order, Err(SwitchoverError::Resume { .. })) => {
+                self.owe(Some(order));
             }
-            Event::Resumed => self.0.store(false, Ordering::Relaxed),
+            Event::SwitchEnds(..) | Event::Resumed => self.owe(None),
             _ => {}
         }
     }
-    fn owes_resume(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn owes_resume(&self) -> Option<Owed> {
+        self.0.lock().unwrap().clone()
     }
 }
 
@@ -35,7 +45,7 @@ pub(crate) async fn apply(fleet: &SimFleet, desired: &Desired) -> Result<Converg
     remembering(fleet, desired, &Memory::default()).await
 }
 
-async fn remembering(
+pub(crate) async fn remembering(
     fleet: &SimFleet,
     desired: &Desired,
     memory: &Memory,

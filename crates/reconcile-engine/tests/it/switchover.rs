@@ -21,6 +21,10 @@ enum Fault {
     Busy,
     /// One pooler cannot be reached.
     Dead,
+    /// One pooler answers, and then not.
+    Dies,
+    /// The channel to Patroni breaks; Patroni goes on.
+    ChannelLost,
     /// Patroni refuses.
     Refused,
     /// The candidate never leads.
@@ -35,11 +39,17 @@ struct World {
     fault: Fault,
     paused: Mutex<BTreeSet<HostName>>,
     failed: Mutex<BTreeSet<HostName>>,
-    asked: Mutex<bool>,
+    asked: Mutex<Option<tokio::time::Instant>>,
+    /// Nodes that were told to pause or to resume.
+    told: Mutex<BTreeSet<HostName>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refusal(cause: &str) -> EffectError {
+    EffectError::new(None, "try", cause, Retry::AfterChange)
 }
 
 fn error(cause: &str) -> EffectError {
@@ -51,7 +61,7 @@ impl Switching for World {
         Ok(())
     }
     async fn restart(&self, _: &HostName, _: &PatroniAction) -> Result<(), EffectError> {
-        *lock(&self.asked) = true;
+        *lock(&self.asked) = Some(tokio::time::Instant::now());
         tokio::time::sleep(Duration::from_secs(2)).await;
         match self.fault {
             Fault::Refused => Err(error("503: restart conditions are not satisfied")),
@@ -59,16 +69,24 @@ impl Switching for World {
             _ => Ok(()),
         }
     }
+    async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
+        if self.fault == Fault::Dead && node.as_str() == "node2" {
+            return Err(error("connection refused"));
+        }
+        Ok(())
+    }
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
+        lock(&self.told).insert(node.clone());
         // PgBouncer holds new work back at once, and answers when the old is done.
         lock(&self.paused).insert(node.clone());
         match self.fault {
             Fault::Busy if node.as_str() == "node2" => std::future::pending().await,
-            Fault::Dead if node.as_str() == "node2" => Err(error("connection refused")),
+            Fault::Dies if node.as_str() == "node2" => Err(error("connection refused")),
             _ => Ok(()),
         }
     }
     async fn resume(&self, node: &HostName) -> Result<(), EffectError> {
+        lock(&self.told).insert(node.clone());
         if self.fault == Fault::ResumeFailsOnce && lock(&self.failed).insert(node.clone()) {
             return Err(error("the connection ended early"));
         }
@@ -76,9 +94,10 @@ impl Switching for World {
         Ok(())
     }
     async fn request(&self, _: &HostName, _: &HostName) -> Result<(), EffectError> {
-        *lock(&self.asked) = true;
+        *lock(&self.asked) = Some(tokio::time::Instant::now());
         match self.fault {
-            Fault::Refused => Err(error("412: leader name does not match")),
+            Fault::Refused => Err(refusal("412: leader name does not match")),
+            Fault::ChannelLost => Err(error("the connection ended early")),
             // Patroni's answer comes late, or never where nothing happens.
             Fault::NeverLeads => std::future::pending().await,
             _ => {
@@ -88,7 +107,10 @@ impl Switching for World {
         }
     }
     async fn is_primary(&self, _: &HostName) -> bool {
-        *lock(&self.asked) && !matches!(self.fault, Fault::NeverLeads | Fault::Refused)
+        // Patroni needs a moment; where the channel broke, longer than that took.
+        let moment = Duration::from_secs(if self.fault == Fault::ChannelLost { 3 } else { 0 });
+        lock(&self.asked).is_some_and(|at| at.elapsed() >= moment)
+            && !matches!(self.fault, Fault::NeverLeads | Fault::Refused)
     }
     async fn routed_to(&self, node: &HostName, _: &HostName) -> bool {
         self.fault != Fault::Blind || node.as_str() != "node3"
@@ -106,6 +128,7 @@ async fn run_to(fault: Fault, candidate: &str) -> (World, Result<(), SwitchoverE
         paused: Mutex::default(),
         failed: Mutex::default(),
         asked: Mutex::default(),
+        told: Mutex::default(),
     };
     let nodes = ["node1", "node2", "node3"].map(HostName::from).to_vec();
     let restart = (candidate == "node1").then(|| PatroniAction::RestartPrimary {
@@ -124,6 +147,8 @@ async fn every_pooler_is_resumed_on_every_way_out() {
         Fault::None,
         Fault::Busy,
         Fault::Dead,
+        Fault::Dies,
+        Fault::ChannelLost,
         Fault::Refused,
         Fault::NeverLeads,
         Fault::Blind,
@@ -132,7 +157,7 @@ async fn every_pooler_is_resumed_on_every_way_out() {
         for candidate in ["node2", "node1"] {
             let (world, result) = run_to(fault, candidate).await;
             assert!(lock(&world.paused).is_empty(), "{fault:?} leaves poolers paused");
-            let well = matches!(fault, Fault::None | Fault::ResumeFailsOnce);
+            let well = matches!(fault, Fault::None | Fault::ResumeFailsOnce | Fault::ChannelLost);
             assert_eq!(result.is_ok(), well, "{fault:?} to {candidate}: {result:?}");
         }
     }
@@ -140,9 +165,9 @@ async fn every_pooler_is_resumed_on_every_way_out() {
 
 #[tokio::test(start_paused = true)]
 async fn patroni_is_not_asked_while_a_pooler_is_busy_or_dead() {
-    for fault in [Fault::Busy, Fault::Dead] {
+    for fault in [Fault::Busy, Fault::Dead, Fault::Dies] {
         let (world, result) = run(fault).await;
-        assert!(!*lock(&world.asked), "{fault:?}");
+        assert!(lock(&world.asked).is_none(), "{fault:?}");
         assert!(matches!(result, Err(SwitchoverError::Pause { .. })), "{fault:?}");
     }
 }
@@ -160,5 +185,14 @@ async fn clients_do_not_wait_for_patronis_late_answer() {
     let started = tokio::time::Instant::now();
     let (_, result) = run(Fault::None).await;
     assert!(result.is_ok());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_client_waits_where_a_console_does_not_answer() {
+    let started = tokio::time::Instant::now();
+    let (world, result) = run(Fault::Dead).await;
+    assert!(matches!(result, Err(SwitchoverError::Pause { .. })), "{result:?}");
+    assert!(lock(&world.told).is_empty(), "{:?}", lock(&world.told));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }

@@ -51,29 +51,19 @@ pub(super) fn unsafe_plan(error: &PassError) -> Failure {
 }
 
 /// A switchover that was killed in the middle leaves poolers paused: resume them before anything.
-pub(super) async fn resume_what_was_left(
-    prepared: &Prepared,
-    folder: &Path,
-    journal: &Journal<'_>,
-) -> Result<(), Failure> {
-    let entries = reconcile_engine::journal::read(folder)
-        .map_err(|error| Failure::from_error("read the journal", &error))?;
-    let Some(left) = reconcile_engine::journal::open_switchover(&entries) else { return Ok(()) };
-    output::note(&format!("a switchover to {left} was cut off; resuming the poolers"));
-    let nodes: Vec<_> = prepared.desired.swarm.nodes.iter().map(|(host, _)| host.clone()).collect();
-    let result = reconcile_engine::switchover::resume_all(
-        &prepared.fleet,
-        &nodes,
-        reconcile_engine::switchover::RESUME,
-    )
-    .await;
-    if let Err(error) = &result {
-        return Err(Failure::from_error("resume the poolers", error).hint(
-            "until then their clients wait; RESUME on the admin console of that pooler helps",
+/// One that cannot be resumed now is told, keeps nothing else from being done, and is tried again
+/// in every pass.
+pub(super) async fn resume_what_was_left(prepared: &Prepared, journal: &Journal<'_>) {
+    let Some(left) = journal.owes_resume() else { return };
+    let candidate = left.candidate;
+    output::note(&format!("a switchover to {candidate} was cut off; resuming the poolers"));
+    let failed =
+        reconcile_engine::resume::resume_owed(&prepared.fleet, &prepared.desired, journal).await;
+    for error in failed {
+        output::note(&format!(
+            "{error}; its clients wait until it is, RESUME on its admin console helps"
         ));
     }
-    journal.hear(&Event::Resumed);
-    Ok(())
 }
 
 /// Proves service end to end.
@@ -127,7 +117,7 @@ async fn run_one(
     let progress = Progress::new(cli.plain);
     let journal = Journal::open(&folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    resume_what_was_left(prepared, &folder, &journal).await?;
+    resume_what_was_left(prepared, &journal).await;
     let converged = converge(&prepared.fleet, &prepared.desired, &journal, stop)
         .await
         .map_err(|error| unsafe_plan(&error))?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use reconcile_core::plan::{Plan, counted, text};
 use reconcile_engine::{Event, Journal, Listener as _, SetAside, execute, look};
 
-use super::converge::{Prepared, prepare, unsafe_plan};
+use super::converge::{Prepared, prepare, resume_what_was_left, unsafe_plan};
 use crate::{
     cli::{ApplyArgs, Cli, Format, PlanArgs},
     failure::{Failure, Outcome},
@@ -75,6 +75,12 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
         .find(|spec| header["cluster"] == spec.name.as_str())
         .ok_or_else(|| Failure::new("the plan is of a cluster that the file does not have"))?;
     let prepared = prepare(spec, &source.base)?;
+    let folder = state::folder(cli, spec.name.as_str())?;
+    let _lock = state::lock(&folder)?;
+    let progress = Progress::new(cli.plain);
+    let journal = Journal::open(&folder, &progress)
+        .map_err(|error| Failure::from_error("keep the journal", &error))?;
+    resume_what_was_left(&prepared, &journal).await;
     let plan = look_at(&prepared).await?;
     if bytes(&plan)? != saved {
         let moved = if header["desiredDigest"] != plan.desired_digest.as_str() {
@@ -86,12 +92,7 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
         };
         return Err(Failure::new(moved).hint("make a new plan and look at it again"));
     }
-    let folder = state::folder(cli, &plan.cluster)?;
-    let _lock = state::lock(&folder)?;
     let stop = super::stop_on_signal();
-    let progress = Progress::new(cli.plain);
-    let journal = Journal::open(&folder, &progress)
-        .map_err(|error| Failure::from_error("keep the journal", &error))?;
     // Its disruptive steps go one at a time, each on fresh facts: what comes next must be something
     // that the saved plan has.
     let named: BTreeSet<_> = plan.steps.iter().map(|step| step.object.clone()).collect();

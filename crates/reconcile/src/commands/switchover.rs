@@ -29,7 +29,7 @@ pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome
     let _lock = state::lock(&folder)?;
     let journal = Journal::open(&folder, &())
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    resume_what_was_left(&prepared, &folder, &journal).await?;
+    resume_what_was_left(&prepared, &journal).await;
     let pass =
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
     let to = arguments.to.as_deref().map(HostName::new);

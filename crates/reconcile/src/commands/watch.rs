@@ -49,7 +49,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let mut source = Followed::start(cli, spec.name.as_str(), dirty.clone())?;
     let _served = publish.start(&cli.listen, pushed(&source, dirty))?;
     let prepared = prepare(spec, &first.base)?;
-    resume_what_was_left(&prepared, &folder, &journal).await?;
+    resume_what_was_left(&prepared, &journal).await;
     drop(prepared);
     let rhythm = Rhythm {
         interval: Duration::from_secs(cli.interval),

@@ -1,0 +1,106 @@
+//! RESUME of poolers that a transaction left paused. Their clients wait until it is done, and the
+//! operator tries on in every pass; nothing else waits for it.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use reconcile_core::{
+    desired::Desired,
+    model::{HostName, Observed},
+    poolers::stopped,
+    ports::Switching,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    events::{Event, Listener},
+    switchover::SwitchoverError,
+};
+
+/// A pooler that cannot be reached for so long is left to the next pass.
+pub const RESUME_LEFT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(200);
+
+/// A transaction that began and of which no end is noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    /// The primary to be.
+    pub candidate: String,
+    /// Nodes whose poolers were told to pause; None where the journal does not tell.
+    pub nodes: Option<Vec<HostName>>,
+}
+
+impl Owed {
+    /// Nodes to resume: those that were paused and can be reached by way of the file.
+    fn nodes(&self, desired: &Desired) -> Vec<HostName> {
+        let all = desired.swarm.nodes.iter().map(|(host, _)| host);
+        all.filter(|host| self.nodes.as_ref().is_none_or(|nodes| nodes.contains(host)))
+            .cloned()
+            .collect()
+    }
+}
+
+/// Resumes what is owed, if anything. Gives the nodes that could not be resumed, with the cause.
+pub async fn resume_owed<S: Switching>(
+    world: &S,
+    desired: &Desired,
+    listener: &dyn Listener,
+) -> Vec<SwitchoverError> {
+    let Some(owed) = listener.owes_resume() else { return Vec::new() };
+    let failed = resume_each(world, &owed.nodes(desired), RESUME_LEFT).await;
+    if failed.is_empty() {
+        listener.hear(&Event::Resumed);
+    }
+    for error in &failed {
+        tracing::warn!(%error, "left to the next pass");
+    }
+    failed
+}
+
+/// Nobody waits in a pooler that does not run: it comes up unpaused.
+pub fn forget_stopped(
+    desired: &Desired,
+    observed: &Observed,
+    failed: &[SwitchoverError],
+    listener: &dyn Listener,
+) {
+    let gone = |error: &SwitchoverError| match error {
+        SwitchoverError::Resume { node, .. } => stopped(desired, observed, node),
+        _ => false,
+    };
+    if !failed.is_empty() && failed.iter().all(gone) {
+        listener.hear(&Event::Resumed);
+    }
+}
+
+/// Resumes every pooler, each tried until it is done or `limit` has passed.
+pub async fn resume_all<S: Switching>(
+    world: &S,
+    nodes: &[HostName],
+    limit: Duration,
+) -> Result<(), SwitchoverError> {
+    resume_each(world, nodes, limit).await.into_iter().next().map_or(Ok(()), Err)
+}
+
+async fn resume_each<S: Switching>(
+    world: &S,
+    nodes: &[HostName],
+    limit: Duration,
+) -> Vec<SwitchoverError> {
+    let resumed = join_all(nodes.iter().map(|node| async move {
+        let started = Instant::now();
+        loop {
+            let cause = match timeout(limit, world.resume(node)).await {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            if started.elapsed() >= limit {
+                return Some(SwitchoverError::Resume { node: node.clone(), cause });
+            }
+            sleep(POLL).await;
+        }
+    }))
+    .await;
+    resumed.into_iter().flatten().collect()
+}
