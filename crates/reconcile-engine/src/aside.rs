@@ -9,7 +9,7 @@ use std::{
 use reconcile_core::{
     action::Action,
     model::ObjectId,
-    plan::{Plan, Step},
+    plan::{Plan, SetAside, Step, Verb},
     ports::Retry,
 };
 use tokio::time::Instant;
@@ -24,19 +24,31 @@ use crate::{
 /// a task that served.
 const STUCK: Duration = Duration::from_secs(600);
 
-/// Objects whose steps a pass leaves alone.
+/// A pass of the watch waits no longer than this for anything: nothing is looked at meanwhile.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// What one pass leaves alone, and how long it waits. The default is a pass of a single run: nothing
+/// is set aside, and every wait has its whole deadline.
 #[derive(Debug, Default)]
-pub struct SetAside {
-    /// Trying again helps nothing: as if it were not planned.
-    pub stuck: BTreeSet<ObjectId>,
-    /// Tried again soon; until then nothing disruptive is done elsewhere.
-    pub resting: BTreeSet<ObjectId>,
+pub struct Turn {
+    /// What failed and is tried again later.
+    pub(crate) set_aside: SetAside,
+    /// Longest wait.
+    wait: Option<Duration>,
+    /// What has been waited for over passes for as long as its deadline.
+    overdue: BTreeSet<ObjectId>,
 }
 
-impl SetAside {
-    /// True where steps on `object` are left alone.
-    pub fn contains(&self, object: &ObjectId) -> bool {
-        self.stuck.contains(object) || self.resting.contains(object)
+impl Turn {
+    /// How long a step may take in this pass.
+    pub(crate) fn deadline(&self, step: &Step) -> Duration {
+        let whole = Duration::from_secs(step.deadline_seconds);
+        self.wait.filter(|_| step.verb == Verb::Await).map_or(whole, |wait| wait.min(whole))
+    }
+
+    /// True where a wait that ran out is no failure yet.
+    pub(crate) fn has_time(&self, step: &Step) -> bool {
+        self.wait.is_some() && step.verb == Verb::Await && !self.overdue.contains(&step.object)
     }
 }
 
@@ -44,6 +56,8 @@ impl SetAside {
 #[derive(Default)]
 pub(crate) struct Aside {
     tries: BTreeMap<ObjectId, Try>,
+    /// Until when it is no failure that something is still waited for.
+    waits: BTreeMap<ObjectId, (Action, Instant)>,
     /// What took effect in the last pass.
     done: Vec<(ObjectId, Action)>,
 }
@@ -51,7 +65,7 @@ pub(crate) struct Aside {
 struct Try {
     backoff: Backoff,
     until: Instant,
-    stuck: bool,
+    cause: String,
 }
 
 impl Aside {
@@ -63,24 +77,30 @@ impl Aside {
         let mut again = BTreeSet::new();
         for step in &plan.steps {
             let rest = match execution.results.get(&step.id) {
-                Some(StepResult::Failed(error)) => Some(error.retry == Retry::AfterChange),
+                Some(StepResult::Failed(error)) => {
+                    Some((error.retry == Retry::AfterChange, error.to_string()))
+                }
                 Some(StepResult::Done) => {
                     done.push((step.object.clone(), step.action.clone()));
-                    self.was_done(step).then_some(false)
+                    self.was_done(step).then(|| (false, "it took effect and did not help".into()))
                 }
-                Some(StepResult::Skipped) | None => continue,
+                Some(StepResult::Waiting | StepResult::Skipped) | None => continue,
             };
-            let Some(stuck) = rest else { continue };
+            let Some((stuck, cause)) = rest else { continue };
             again.insert(step.object.clone());
             let entry = self.tries.entry(step.object.clone());
-            let entry =
-                entry.or_insert_with(|| Try { backoff: Backoff::default(), until: now, stuck });
+            let entry = entry.or_insert_with(|| Try {
+                backoff: Backoff::default(),
+                until: now,
+                cause: String::new(),
+            });
             let pause = if stuck { STUCK } else { entry.backoff.next_pause(jitter()) };
-            (entry.until, entry.stuck) = (now + pause, stuck);
+            (entry.until, entry.cause) = (now + pause, cause);
         }
+        self.note_waits(plan, execution, now);
         // What is planned no more has healed, and what took effect has no failures to remember.
         self.tries.retain(|object, _| {
-            let planned = plan.steps.iter().any(|step| step.object == *object);
+            let planned = is_planned(plan, object);
             let took_effect = done.iter().any(|(healed, _)| healed == object);
             planned && (again.contains(object) || !took_effect)
         });
@@ -88,19 +108,39 @@ impl Aside {
         !again.is_empty()
     }
 
+    fn note_waits(&mut self, plan: &Plan, execution: &Execution, now: Instant) {
+        self.waits.retain(|object, (action, _)| {
+            let step = plan.steps.iter().find(|step| step.object == *object);
+            // Where it is set aside, the plan holds it: it is still the same wait.
+            step.map_or_else(
+                || is_planned(plan, object),
+                |step| step.verb == Verb::Await && step.action == *action,
+            )
+        });
+        let waiting = |step: &&Step| execution.results.get(&step.id) == Some(&StepResult::Waiting);
+        for step in plan.steps.iter().filter(waiting) {
+            let until = now + Duration::from_secs(step.deadline_seconds);
+            let wait = || (step.action.clone(), until);
+            self.waits.entry(step.object.clone()).or_insert_with(wait);
+        }
+    }
+
     fn was_done(&self, step: &Step) -> bool {
         self.done.iter().any(|(object, action)| *object == step.object && *action == step.action)
     }
 
     /// What a pass that begins now leaves alone.
-    pub(crate) fn now(&self) -> SetAside {
+    pub(crate) fn now(&self) -> Turn {
         let now = Instant::now();
-        let mut aside = SetAside::default();
-        for (object, entry) in self.tries.iter().filter(|(_, entry)| entry.until > now) {
-            let set = if entry.stuck { &mut aside.stuck } else { &mut aside.resting };
-            set.insert(object.clone());
+        let resting = self.tries.iter().filter(|(_, entry)| entry.until > now);
+        let overdue = self.waits.iter().filter(|(_, (_, until))| *until <= now);
+        Turn {
+            set_aside: resting
+                .map(|(object, entry)| (object.clone(), entry.cause.clone()))
+                .collect(),
+            wait: Some(WAIT),
+            overdue: overdue.map(|(object, _)| object.clone()).collect(),
         }
-        aside
     }
 
     /// When something has rested long enough.
@@ -108,4 +148,10 @@ impl Aside {
         let now = Instant::now();
         self.tries.values().map(|entry| entry.until).filter(|until| *until > now).min()
     }
+}
+
+/// True also where it is held: what is set aside has not healed.
+fn is_planned(plan: &Plan, object: &ObjectId) -> bool {
+    plan.steps.iter().any(|step| step.object == *object)
+        || plan.held.iter().any(|held| held.object == *object)
 }

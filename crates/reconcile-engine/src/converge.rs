@@ -11,7 +11,7 @@ use reconcile_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    aside::SetAside,
+    aside::Turn,
     events::{Event, Listener},
     pass::{Pass, run},
     refusal::PassError,
@@ -68,7 +68,7 @@ pub async fn converge<F: Fleet>(
     loop {
         passes += 1;
         listener.hear(&Event::PassStarted(passes));
-        let (last, execution) = run(fleet, desired, listener, stop, &SetAside::default()).await?;
+        let (last, execution) = run(fleet, desired, listener, stop, &Turn::default()).await?;
         steps_done += execution.done();
         let errors: Vec<EffectError> = execution.errors().cloned().collect();
         let stopped = stop.is_cancelled();

@@ -54,6 +54,13 @@ pub enum Event<'a> {
         /// How long it took.
         took: Duration,
     },
+    /// A step waits for something that has not come to pass yet; the next pass looks again.
+    StepWaits {
+        /// The step.
+        step: &'a Step,
+        /// What it saw instead.
+        seen: &'a EffectError,
+    },
     /// Poolers are about to be paused for a transaction on the primary.
     SwitchBegins(&'a Order),
     /// How that ended.

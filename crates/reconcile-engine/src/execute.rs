@@ -15,7 +15,7 @@ use reconcile_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    aside::SetAside,
+    aside::Turn,
     events::{Event, Listener},
     switchover::{Order, switch_over},
 };
@@ -31,6 +31,8 @@ pub enum StepResult {
     Done,
     /// It failed.
     Failed(EffectError),
+    /// What it waits for has not come to pass yet; there is time left.
+    Waiting,
     /// It was not started.
     Skipped,
 }
@@ -41,6 +43,8 @@ pub enum StepResult {
 pub struct Execution {
     /// Results by step id.
     pub results: BTreeMap<usize, StepResult>,
+    /// A disruptive step was left out, since other steps were under way.
+    pub(crate) held_back: bool,
 }
 
 impl Execution {
@@ -48,8 +52,12 @@ impl Execution {
     pub fn errors(&self) -> impl Iterator<Item = &EffectError> {
         self.results.values().filter_map(|result| match result {
             StepResult::Failed(error) => Some(error),
-            StepResult::Done | StepResult::Skipped => None,
+            StepResult::Done | StepResult::Waiting | StepResult::Skipped => None,
         })
+    }
+    /// True where some step still waits.
+    pub(crate) fn waits(&self) -> bool {
+        self.results.values().any(|result| *result == StepResult::Waiting)
     }
     /// How many steps took effect.
     pub fn done(&self) -> usize {
@@ -59,8 +67,7 @@ impl Execution {
 
 /// Carries out a checked plan.
 ///
-/// Steps on objects that are `set_aside` are skipped, and so is what needs them; while some of them
-/// will be tried again soon, nothing disruptive is done.
+/// What is set aside is held by the plan already; of `turn` only the waits matter here.
 ///
 /// # Cancellation
 /// After `cancel` no further step starts; those under way are waited for.
@@ -69,22 +76,17 @@ pub async fn execute<F: Fleet>(
     plan: &Plan,
     listener: &dyn Listener,
     cancel: &CancellationToken,
-    set_aside: &SetAside,
+    turn: &Turn,
 ) -> Execution {
     let mut execution = Execution::default();
-    for step in plan.steps.iter().filter(|step| set_aside.contains(&step.object)) {
-        execution.results.insert(step.id, StepResult::Skipped);
-    }
-    let (last, first): (Vec<&Step>, Vec<&Step>) = plan
-        .steps
-        .iter()
-        .filter(|step| !set_aside.contains(&step.object))
-        .partition(|step| step.impact.disruptive());
-    let calm = first.is_empty() && set_aside.resting.is_empty();
-    run(fleet, first, &mut execution, listener, cancel).await;
+    let (last, first): (Vec<&Step>, Vec<&Step>) =
+        plan.steps.iter().partition(|step| step.impact.disruptive());
+    let calm = first.is_empty();
+    run(fleet, first, &mut execution, listener, cancel, turn).await;
     if calm {
-        run(fleet, last, &mut execution, listener, cancel).await;
+        run(fleet, last, &mut execution, listener, cancel, turn).await;
     } else {
+        execution.held_back = !last.is_empty();
         // What was observed before those steps may no longer hold: the disruptive step must be
         // planned on fresh facts.
         for step in last {
@@ -101,6 +103,7 @@ async fn run<F: Fleet>(
     execution: &mut Execution,
     listener: &dyn Listener,
     cancel: &CancellationToken,
+    turn: &Turn,
 ) {
     let mut busy: BTreeMap<&HostName, usize> = BTreeMap::new();
     let mut under_way = FuturesUnordered::new();
@@ -117,7 +120,7 @@ async fn run<F: Fleet>(
                 Readiness::Now if busy.get(host).copied().unwrap_or(0) < PER_HOST => {
                     *busy.entry(host).or_default() += 1;
                     listener.hear(&Event::StepStarted(step));
-                    under_way.push(perform(fleet, step, listener));
+                    under_way.push(perform(fleet, step, listener, turn));
                 }
                 Readiness::Now | Readiness::Later => still.push(step),
             }
@@ -141,10 +144,15 @@ async fn run<F: Fleet>(
         if let Some(count) = busy.get_mut(host(step)) {
             *count -= 1;
         }
-        listener.hear(&Event::StepFinished { step, result: &result, took });
         let result = match result {
-            Ok(()) => StepResult::Done,
-            Err(error) => StepResult::Failed(error),
+            Err(error) if error.retry == Retry::Later && turn.has_time(step) => {
+                listener.hear(&Event::StepWaits { step, seen: &error });
+                StepResult::Waiting
+            }
+            result => {
+                listener.hear(&Event::StepFinished { step, result: &result, took });
+                result.map_or_else(StepResult::Failed, |()| StepResult::Done)
+            }
         };
         execution.results.insert(step.id, result);
     }
@@ -164,7 +172,9 @@ fn readiness(step: &Step, execution: &Execution, cancel: &CancellationToken) -> 
     for need in &step.after {
         match execution.results.get(need) {
             Some(StepResult::Done) => {}
-            Some(StepResult::Failed(_) | StepResult::Skipped) => return Readiness::Never,
+            Some(StepResult::Failed(_) | StepResult::Waiting | StepResult::Skipped) => {
+                return Readiness::Never;
+            }
             None => readiness = Readiness::Later,
         }
     }
@@ -186,6 +196,7 @@ async fn perform<'a, F: Fleet>(
     fleet: &F,
     step: &'a Step,
     listener: &dyn Listener,
+    turn: &Turn,
 ) -> (&'a Step, Result<(), EffectError>, Duration) {
     let started = Instant::now();
     if let Some(order) = Order::of_action(&step.action) {
@@ -194,14 +205,14 @@ async fn perform<'a, F: Fleet>(
         let result = result.map(|_| ()).map_err(|error| error.of_step(&order));
         return (step, result, started.elapsed());
     }
-    let deadline = Duration::from_secs(step.deadline_seconds);
+    let deadline = turn.deadline(step);
     let result =
         match tokio::time::timeout(deadline + GRACE, fleet.perform(&step.action, deadline)).await {
             Ok(result) => result,
             Err(_) => Err(EffectError::new(
                 Some(host(step)),
                 format!("{} {}", step.verb.word(), step.object),
-                format!("not done within {} s", step.deadline_seconds),
+                format!("not done within {} s", deadline.as_secs()),
                 Retry::Later,
             )),
         };

@@ -160,6 +160,12 @@ impl Listener for Journal<'_> {
                 });
                 self.append("finished", entry, true);
             }
+            Event::StepWaits { step, seen } => {
+                let entry = json!({
+                    "plan": self.plan(), "step": step.id, "object": step.object, "seen": seen,
+                });
+                self.append("waits", entry, false);
+            }
             Event::SwitchBegins(order) => {
                 self.owe(Some(owed(order)));
                 let entry = json!({
@@ -251,7 +257,9 @@ pub fn unfinished(entries: &[Value]) -> Vec<&Value> {
         .rposition(|entry| entry["kind"] == "planned" || entry["kind"] == "as-desired")
         .unwrap_or(0);
     let ended = |entry: &Value| {
-        entries[last..].iter().any(|end| end["kind"] == "finished" && end["step"] == entry["step"])
+        entries[last..].iter().any(|end| {
+            (end["kind"] == "finished" || end["kind"] == "waits") && end["step"] == entry["step"]
+        })
     };
     entries[last..].iter().filter(|entry| entry["kind"] == "started" && !ended(entry)).collect()
 }

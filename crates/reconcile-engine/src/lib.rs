@@ -15,7 +15,7 @@ pub mod resume;
 pub mod switchover;
 pub mod watch;
 
-pub use aside::SetAside;
+pub use aside::Turn;
 pub use converge::{Converged, converge};
 pub use events::{Event, Listener};
 pub use execute::{Execution, StepResult};

@@ -6,13 +6,13 @@ use reconcile_core::{
     check::check,
     desired::Desired,
     model::{Observation, Observed},
-    plan::{Plan, plan},
+    plan::{Plan, SetAside, plan_beside},
     ports::Fleet,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    aside::SetAside,
+    aside::Turn,
     events::{Event, Listener},
     execute::{Execution, execute},
     observe::observe,
@@ -35,13 +35,22 @@ pub async fn look<F: Fleet>(
     desired: &Desired,
     listener: &dyn Listener,
 ) -> Result<Pass, PassError> {
+    look_beside(fleet, desired, listener, &SetAside::new()).await
+}
+
+async fn look_beside<F: Fleet>(
+    fleet: &F,
+    desired: &Desired,
+    listener: &dyn Listener,
+    set_aside: &SetAside,
+) -> Result<Pass, PassError> {
     let started = Instant::now();
     let (observed, answers) = observe(fleet, desired).await;
     let known =
         observed.hosts.values().filter(|facts| matches!(facts, Observation::Known(_))).count();
     let servers = observed.hosts.len();
     listener.hear(&Event::Observed { took: started.elapsed(), known, servers, answers: &answers });
-    let plan = plan(desired, &observed);
+    let plan = plan_beside(desired, &observed, set_aside);
     let violations = check(desired, &observed, &plan);
     if !violations.is_empty() {
         return Err(PassError::Unsafe(violations));
@@ -57,12 +66,12 @@ pub async fn run<F: Fleet>(
     desired: &Desired,
     listener: &dyn Listener,
     stop: &CancellationToken,
-    set_aside: &SetAside,
+    turn: &Turn,
 ) -> Result<(Pass, Execution), PassError> {
     // Clients wait: before anything else, and again in the next pass where it fails.
     let failed = resume_owed(fleet.switching(), desired, listener).await;
-    let pass = look(fleet, desired, listener).await?;
+    let pass = look_beside(fleet, desired, listener, &turn.set_aside).await?;
     forget_stopped(desired, &pass.observed, &failed, listener);
-    let execution = execute(fleet, &pass.plan, listener, stop, set_aside).await;
+    let execution = execute(fleet, &pass.plan, listener, stop, turn).await;
     Ok((pass, execution))
 }

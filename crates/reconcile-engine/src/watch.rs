@@ -20,6 +20,9 @@ use crate::{
 /// Least time between a pass and one that a trigger asks for.
 const MIN_GAP: Duration = Duration::from_millis(500);
 
+/// Between two looks while something is waited for.
+const WAIT_GAP: Duration = Duration::from_secs(2);
+
 /// Where the desired state comes from.
 pub trait Source: Send {
     /// How its servers are reached.
@@ -91,7 +94,8 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
     let mut current: Option<Box<Current<S::Fleet>>> = None;
     let mut backoff = Backoff::default();
     let mut aside = Aside::default();
-    let mut due = Instant::now();
+    let begun = Instant::now();
+    let mut due = begun;
     let mut ended = due;
     let mut last_proof: Option<Instant> = None;
     let mut changed = false;
@@ -154,16 +158,28 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             due = Instant::now();
             continue;
         }
-        if pass.plan.is_converged()
-            && (changed || last_proof.is_none_or(|at| at.elapsed() >= rhythm.prove_every))
-        {
+        // Whether clients are served does not depend on what is held, or fails: only the proof that
+        // follows a change waits for its end.
+        let converged = pass.plan.is_converged();
+        let soon = converged && (changed || last_proof.is_none());
+        if soon || last_proof.unwrap_or(begun).elapsed() >= rhythm.prove_every {
+            let commit = converged && changed;
             listener.hear(&Event::Verifying);
-            let report = prover.prove(current, &pass.observed, changed).await;
+            let report = prover.prove(current, &pass.observed, commit).await;
             listener.hear(&Event::Verified(&report));
-            changed &= !report.holds();
+            changed &= !(commit && report.holds());
             last_proof = Some(Instant::now());
         }
-        due = Instant::now() + rhythm.interval.mul_f64(1.0 - (rhythm.jitter)() / 10.0);
+        let now = Instant::now();
+        due = now + rhythm.interval.mul_f64(1.0 - (rhythm.jitter)() / 10.0);
         due = aside.due().map_or(due, |rested| due.min(rested));
+        if execution.waits() {
+            due = due.min(now + WAIT_GAP);
+        }
+        if again && execution.held_back {
+            // What failed is set aside from now on: the disruptive step has its turn before that
+            // is tried again.
+            due = now;
+        }
     }
 }

@@ -128,6 +128,7 @@ pub(crate) fn hold_kind(reason: &HoldReason) -> &'static str {
         HoldReason::PortTaken(_) => "portTaken",
         HoldReason::WaitsFor(_) => "waitsFor",
         HoldReason::Quorum(_) => "quorum",
+        HoldReason::Failed(_) => "failed",
         HoldReason::OneAtATime(_) => "oneAtATime",
         HoldReason::Paused(_) => "paused",
         HoldReason::Policy(_) => "policy",

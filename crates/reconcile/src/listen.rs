@@ -113,6 +113,7 @@ impl Listener for Publish<'_> {
             Event::Verified(report) => board.verified(report),
             Event::Tick
             | Event::Planned(_)
+            | Event::StepWaits { .. }
             | Event::Verifying
             | Event::SwitchBegins(_)
             | Event::SwitchEnds(..)

@@ -94,6 +94,10 @@ impl Listener for Progress {
                     }
                 }
             }
+            Event::StepWaits { step, seen } => {
+                self.end(step);
+                self.line(&format!("  wait  {}: {seen}", name(step)));
+            }
             Event::StepSkipped(step) => self.line(&format!("  skip  {}", name(step))),
             Event::Verifying => self.line("proving service end to end"),
             Event::Verified(report) => {

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use reconcile_spec::valid::{Drift, Permission, Policy};
 
-use super::{Held, HoldReason, Step, draft::Drafts};
+use super::{Held, HoldReason, SetAside, Step, draft::Drafts};
 use crate::model::ObjectId;
 
 /// The steps in order, and all holds.
-pub(super) fn arrange(drafts: Drafts, policy: &Policy) -> (Vec<Step>, Vec<Held>) {
+pub(super) fn arrange(
+    drafts: Drafts,
+    policy: &Policy,
+    set_aside: &SetAside,
+) -> (Vec<Step>, Vec<Held>) {
     let Drafts { mut steps, mut held } = drafts;
     steps.sort_by(|a, b| a.object.cmp(&b.object));
     let general = if policy.pause {
@@ -26,6 +30,14 @@ pub(super) fn arrange(drafts: Drafts, policy: &Policy) -> (Vec<Step>, Vec<Held>)
     }
     hold_impact_on_doubt(&mut steps, &mut held);
     hold_by_policy(&mut steps, &mut held, policy);
+    steps.retain(|step| {
+        let cause = set_aside.get(&step.object);
+        held.extend(cause.map(|cause| Held {
+            object: step.object.clone(),
+            reason: HoldReason::Failed(cause.clone()),
+        }));
+        cause.is_none()
+    });
     hold_dependents(&mut steps, &mut held);
     hold_second_disruption(&mut steps, &mut held);
     hold_dependents(&mut steps, &mut held);

@@ -17,6 +17,8 @@ mod sql;
 mod stranger;
 mod swarm;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 pub use display::{counted, text};
@@ -48,14 +50,16 @@ pub struct Plan {
 impl Plan {
     /// What is held and will not come to pass by itself when the steps are done.
     pub fn stalled(&self) -> impl Iterator<Item = &Held> {
-        let coming = |object: &ObjectId| {
-            self.steps.iter().any(|step| step.object == *object)
-                || self.held.iter().any(|held| {
-                    held.object == *object && matches!(held.reason, HoldReason::OneAtATime(_))
-                })
+        let planned = |object: &ObjectId| self.steps.iter().any(|step| step.object == *object);
+        let queued = move |held: &Held| match &held.reason {
+            HoldReason::OneAtATime(first) => planned(first),
+            _ => false,
+        };
+        let coming = move |object: &ObjectId| {
+            planned(object) || self.held.iter().any(|held| held.object == *object && queued(held))
         };
         self.held.iter().filter(move |held| match &held.reason {
-            HoldReason::OneAtATime(_) => false,
+            HoldReason::OneAtATime(_) => !queued(held),
             HoldReason::WaitsFor(object) => !coming(object),
             _ => true,
         })
@@ -203,6 +207,9 @@ pub enum HoldReason {
     /// Too few members would be left, or are there.
     #[error("quorum: {0}")]
     Quorum(String),
+    /// It was tried, and is left alone for a while.
+    #[error("failed and is tried again later: {0}")]
+    Failed(String),
     /// Another disruptive step goes first.
     #[error("one disruptive step at a time: after {0}")]
     OneAtATime(ObjectId),
@@ -220,8 +227,16 @@ pub enum HoldReason {
     NeedsPerson(String),
 }
 
+/// What failed and is left alone for now, with the cause.
+pub type SetAside = BTreeMap<ObjectId, String>;
+
 /// The plan from `observed` to `desired`.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    plan_beside(desired, observed, &SetAside::new())
+}
+
+/// The plan in which what is set aside is held, and blocks nothing but what needs it.
+pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside) -> Plan {
     let mut drafts = draft::Drafts::default();
     let view = draft::View { desired, observed };
     servers::plan(&view, &mut drafts);
@@ -232,7 +247,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     swarm::plan(&view, &mut drafts);
     servers::plan_claims(&view, &mut drafts);
     identity::plan(&view, &mut drafts);
-    let (steps, held) = arrange::arrange(drafts, &desired.policy);
+    let (steps, held) = arrange::arrange(drafts, &desired.policy, set_aside);
     Plan {
         cluster: desired.cluster.clone(),
         desired_digest: desired.digest(),

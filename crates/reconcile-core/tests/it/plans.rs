@@ -7,7 +7,7 @@ use reconcile_core::{
     check::check,
     desired::Desired,
     model::{ObjectId, Observation},
-    plan::{Impact, Plan, plan, text},
+    plan::{HoldReason, Impact, Plan, SetAside, plan, plan_beside, text},
 };
 use reconcile_sim::{DataDir, Reach, World, fixture};
 
@@ -198,4 +198,28 @@ fn a_patroni_of_another_scope_is_held_and_nothing_is_asked_of_it() {
     assert!(!asked, "{}", text(&plan, true));
     let held = plan.held.iter().any(|held| matches!(held.object, ObjectId::PatroniMember(_)));
     assert!(held, "{}", text(&plan, true));
+}
+
+#[test]
+fn a_disruptive_step_that_is_set_aside_gives_its_turn_to_the_next() {
+    let desired = three();
+    let mut world = World::converged(&desired);
+    for host in ["node1", "node2", "node3"] {
+        let file = world.server_mut(host).files.get_mut("/etc/default/etcd").unwrap();
+        file.bytes.extend_from_slice(b"ETCD_MAX_SNAPSHOTS=9\n");
+    }
+    let observed = world.observe(&desired);
+    let file = |host: &str| ObjectId::File(host.into(), "/etc/default/etcd".to_owned());
+    let disruptive = |plan: &Plan| -> Vec<ObjectId> {
+        let steps = plan.steps.iter().filter(|step| step.impact.disruptive());
+        steps.map(|step| step.object.clone()).collect()
+    };
+    assert_eq!(disruptive(&plan(&desired, &observed)), [file("node1")]);
+    let aside = SetAside::from([(file("node1"), "the disk is full".to_owned())]);
+    let beside = plan_beside(&desired, &observed, &aside);
+    assert_eq!(check(&desired, &observed, &beside), []);
+    assert_eq!(disruptive(&beside), [file("node2")]);
+    let stalled: Vec<_> = beside.stalled().map(|held| (&held.object, &held.reason)).collect();
+    let reason = HoldReason::Failed("the disk is full".to_owned());
+    assert_eq!(stalled, [(&file("node1"), &reason)], "and the third only waits for its turn");
 }

@@ -1,11 +1,11 @@
 //! The watch: a trigger makes a pass, a step that keeps failing slows down nothing else, and events
-//! without end make no tries without pause.
+//! without end make no tries without pause; what waits or fails neither deafens nor blocks it.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use reconcile_core::{
     action::{Action, HostAction},
-    model::{HostFacts, HostName, Observed, SwarmFacts},
+    model::{ClaimKind, HostFacts, HostName, Observed, SwarmFacts},
     ports::{EffectError, Fleet, Retry},
     probe::{ProbeRequest, SwarmRequest},
     verify::{VerifyReport, VerifyRequest},
@@ -18,12 +18,17 @@ use tokio_util::sync::CancellationToken;
 use crate::run::converged;
 
 const FILE: &str = "/etc/default/etcd";
+const CREATE: &str = "/etc/postgresql-common/createcluster.d/reconcile.conf";
+const HAND: &[u8] = b"# by hand\n";
 const BROKEN: &str = "/etc/systemd/system/patroni.service";
 
-/// A fleet on which one file cannot be written.
+const NODE3: &[(&str, &str)] = &[("node3", BROKEN)];
+
+/// A fleet on which some files cannot be written, and which waits for etcd in vain.
 struct Stubborn<'a> {
     fleet: &'a SimFleet,
     retry: Option<Retry>,
+    broken: &'static [(&'static str, &'static str)],
     tries: &'a std::sync::Mutex<Vec<Instant>>,
 }
 
@@ -51,10 +56,16 @@ impl Fleet for Stubborn<'_> {
     async fn perform(&self, action: &Action, deadline: Duration) -> Result<(), EffectError> {
         if let (Some(retry), Action::Host(host, HostAction::WriteFile { file, .. })) =
             (self.retry, action)
-            && file.path == BROKEN
+            && self.broken.contains(&(host.as_str(), &file.path))
         {
             self.tries.lock().unwrap().push(Instant::now());
             return Err(EffectError::new(Some(host), "write it", "the disk is full", retry));
+        }
+        if let Action::Host(host, HostAction::AwaitEtcd { .. }) = action {
+            tokio::time::sleep(deadline).await;
+            self.tries.lock().unwrap().push(Instant::now());
+            let seen = format!("/health is not true after {} s", deadline.as_secs());
+            return Err(EffectError::new(Some(host), "await etcd", seen, Retry::Later));
         }
         self.fleet.perform(action, deadline).await
     }
@@ -104,25 +115,35 @@ async fn watched<D: Future<Output = ()>>(
     retry: Option<Retry>,
     during: impl FnOnce(&'static SimFleet, mpsc::Sender<()>) -> D,
 ) -> Vec<Instant> {
+    watched_by(retry, NODE3, RHYTHM, &NoProof, during).await
+}
+
+async fn watched_by<D: Future<Output = ()>>(
+    retry: Option<Retry>,
+    broken: &'static [(&'static str, &'static str)],
+    rhythm: Rhythm,
+    prover: &impl Prove<Stubborn<'static>>,
+    during: impl FnOnce(&'static SimFleet, mpsc::Sender<()>) -> D,
+) -> Vec<Instant> {
     let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
     let mut world = converged(&desired).await;
-    if retry.is_some() {
-        edit(&mut world, "node3", BROKEN);
+    for (host, path) in broken.iter().filter(|_| retry.is_some()) {
+        edit(&mut world, host, path);
     }
     let fleet: &'static SimFleet = Box::leak(Box::new(SimFleet::new(world)));
-    let tries = std::sync::Mutex::new(Vec::new());
-    let stubborn = Stubborn { fleet, retry, tries: &tries };
+    let tries: &'static std::sync::Mutex<Vec<Instant>> = Box::leak(Box::default());
+    let stubborn = Stubborn { fleet, retry, broken, tries };
     let mut source = Once(Some(Box::new(Current { desired, fleet: stubborn, revision: None })));
     let (dirty, triggers) = mpsc::channel(1);
     let stop = CancellationToken::new();
-    let watching = watch(&mut source, &NoProof, triggers, RHYTHM, &(), &stop);
+    let watching = watch(&mut source, prover, triggers, rhythm, &(), &stop);
     let during = async {
         during(fleet, dirty).await;
         stop.cancel();
     };
     tokio::join!(watching, during);
     assert_eq!(fleet.world().violations, Vec::<String>::new());
-    tries.into_inner().unwrap()
+    std::mem::take(&mut tries.lock().unwrap())
 }
 
 async fn rest(millis: u64) {
@@ -174,4 +195,99 @@ async fn a_step_that_keeps_failing_slows_down_nothing_else() {
     assert!(pauses.is_sorted(), "each pause is as long as the one before: {pauses:?}");
     let tries = watched(Some(Retry::AfterChange), storm).await;
     assert_eq!(tries.len(), 1, "a step that needs a person is not tried again");
+}
+
+/// Takes note away that etcd was formed: the plan waits for it, and this fleet waits in vain.
+fn unform(world: &mut World, host: &str) {
+    let claims = &mut world.server_mut(host).manifest.claims;
+    claims.retain(|claim| claim.kind != ClaimKind::EtcdFormed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_does_not_deafen_the_watch() {
+    let began = Instant::now();
+    let tries = watched(None, async |fleet, dirty| {
+        rest(1_000).await;
+        fleet.change(|world| unform(world, "node2"));
+        dirty.send(()).await.unwrap();
+        for second in [10, 40, 100] {
+            tokio::time::sleep_until(began + Duration::from_secs(second)).await;
+            fleet.change(|world| edit(world, "node1", CREATE));
+            rest(8_000).await;
+            let healed = !fleet.world().server_mut("node1").files[CREATE].bytes.ends_with(HAND);
+            assert!(healed, "nobody told, and yet it is looked at while something is waited for");
+        }
+        // Waited for over its deadline of 180 s, it is a failure that is tried at growing pauses.
+        tokio::time::sleep_until(began + Duration::from_secs(900)).await;
+    })
+    .await;
+    let pauses: Vec<u64> = tries.windows(2).map(|two| (two[1] - two[0]).as_secs()).collect();
+    assert!(pauses[..20].iter().all(|pause| *pause <= 8), "{pauses:?}");
+    assert!(*pauses.last().unwrap() >= 60, "{pauses:?}");
+    let ended = Instant::now();
+    assert!(ended - began < Duration::from_secs(910), "a stop waits for one short wait at most");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_run_waits_for_the_whole_deadline() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let mut world = converged(&desired).await;
+    unform(&mut world, "node2");
+    let fleet = SimFleet::new(world);
+    let tries = std::sync::Mutex::default();
+    let stubborn = Stubborn { fleet: &fleet, retry: None, broken: &[], tries: &tries };
+    let stop = CancellationToken::new();
+    let ended = reconcile_engine::converge(&stubborn, &desired, &(), &stop).await.unwrap();
+    let causes: Vec<&str> = ended.errors.iter().map(|error| error.cause.as_str()).collect();
+    assert_eq!(causes, ["/health is not true after 180 s"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disruptive_step_that_fails_blocks_no_other() {
+    let node1: &[(&str, &str)] = &[("node1", FILE)];
+    for retry in [Retry::Later, Retry::AfterChange] {
+        let tries = watched_by(Some(retry), node1, RHYTHM, &NoProof, async |fleet, dirty| {
+            rest(100).await;
+            fleet.change(|world| edit(world, "node2", FILE));
+            dirty.send(()).await.unwrap();
+            rest(5_000).await;
+            assert!(edited(fleet, "node1"));
+            assert!(!edited(fleet, "node2"), "it had its turn while the other one rests");
+        })
+        .await;
+        assert!(!tries.is_empty());
+    }
+    // Nor does one that disturbs nothing and fails all the time.
+    watched(Some(Retry::Later), async |fleet, dirty| {
+        rest(100).await;
+        fleet.change(|world| edit(world, "node2", FILE));
+        dirty.send(()).await.unwrap();
+        rest(5_000).await;
+        assert!(!edited(fleet, "node2"), "it had its turn while the other one rests");
+    })
+    .await;
+}
+
+/// Notes each time whether a commit was to be proven.
+#[derive(Default)]
+struct Asked(std::sync::Mutex<Vec<bool>>);
+
+impl<F: Sync> Prove<F> for Asked {
+    async fn prove(&self, _: &Current<F>, _: &Observed, commit: bool) -> VerifyReport {
+        let mut asked = self.0.lock().unwrap();
+        asked.push(commit);
+        VerifyReport { proofs: Vec::new() }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_is_proven_on_the_timer_while_something_fails() {
+    let rhythm = Rhythm { interval: Duration::from_secs(10), ..RHYTHM };
+    for retry in [None, Some(Retry::AfterChange)] {
+        let asked = Asked::default();
+        watched_by(retry, NODE3, rhythm, &asked, async |_, _| rest(601_000).await).await;
+        let asked = asked.0.into_inner().unwrap();
+        assert!((10..=11).contains(&asked.len()), "{} proofs in ten minutes", asked.len());
+        assert!(!asked.contains(&true), "nothing was changed");
+    }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use reconcile_core::plan::{Plan, counted, text};
-use reconcile_engine::{Event, Journal, Listener as _, SetAside, execute, look};
+use reconcile_engine::{Event, Journal, Listener as _, Turn, execute, look};
 
 use super::converge::{Prepared, prepare, resume_what_was_left, unsafe_plan};
 use crate::{
@@ -102,7 +102,7 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     loop {
         journal.hear(&Event::Planned(&plan));
         let execution =
-            execute::execute(&prepared.fleet, &plan, &journal, &stop, &SetAside::default()).await;
+            execute::execute(&prepared.fleet, &plan, &journal, &stop, &Turn::default()).await;
         done += execution.done();
         let failed = execution.errors().next().is_some();
         if failed || stop.is_cancelled() || execution.done() == 0 {

@@ -1,14 +1,15 @@
 //! `reconcile --watch -f FILE`: converge, then stay converged.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use rand::RngExt as _;
 use reconcile_core::{
-    model::Observed,
-    plan::{Plan, counted},
+    model::{ObjectId, Observed},
+    plan::{HoldReason, Plan, counted},
     verify::VerifyReport,
 };
 use reconcile_engine::{
@@ -140,12 +141,18 @@ impl Prove<Watched> for Prover {
 #[derive(Default)]
 struct Lines {
     last: Mutex<(Vec<String>, Option<bool>)>,
+    /// Steps of the last plan; it is planned every few seconds while something is waited for.
+    planned: Mutex<Vec<ObjectId>>,
+    /// What was said to be waited for.
+    waits: Mutex<BTreeSet<ObjectId>>,
 }
 
 impl Lines {
     fn held(&self, plan: &Plan) {
+        // That it failed was said when it did.
+        let news = plan.held.iter().filter(|held| !matches!(held.reason, HoldReason::Failed(_)));
         let now: Vec<String> =
-            plan.held.iter().map(|held| format!("{}: {}", held.object, held.reason)).collect();
+            news.map(|held| format!("{}: {}", held.object, held.reason)).collect();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         for line in now.iter().filter(|line| !last.0.contains(line)) {
             say(&format!("held {line}"));
@@ -169,7 +176,13 @@ impl Listener for Lines {
             Event::PassRefused(error) => say(&format!("nothing was done: {error}")),
             Event::Planned(plan) => {
                 self.held(plan);
-                if !plan.steps.is_empty() {
+                let steps: Vec<_> = plan.steps.iter().map(|step| step.object.clone()).collect();
+                let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+                waits.retain(|object| steps.contains(object));
+                let mut last = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+                let same = *last == steps;
+                *last = steps;
+                if !same && !plan.steps.is_empty() {
                     say(&format!("{} to do", counted(plan.steps.len(), "step")));
                 }
             }
@@ -180,6 +193,12 @@ impl Listener for Lines {
                     Err(error) => {
                         say(&format!("FAIL  {verb} {} ({seconds:.1} s): {error}", step.object));
                     }
+                }
+            }
+            Event::StepWaits { step, seen } => {
+                let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+                if waits.insert(step.object.clone()) {
+                    say(&format!("wait  {}: {seen}", step.object));
                 }
             }
             Event::SwitchEnds(_, Ok(report)) => {
