@@ -107,5 +107,5 @@ fn a_pooler_port_taken_by_a_stranger_is_held() {
         "perl of stranger.service listens on 0.0.0.0:6432",
     );
     lab.sh(node, "systemctl is-active stranger; systemctl stop stranger");
-    lab.reconcile(&spec, &[]).expect(0).says("1 steps done");
+    lab.reconcile(&spec, &[]).expect(0).says("1 step done");
 }
