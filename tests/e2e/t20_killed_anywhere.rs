@@ -1,12 +1,12 @@
 //! `reconcile` killed with SIGKILL at a random moment on the way from bare servers, and run again:
 //! the end state is that of a run that was left alone.
 
-use std::{env, fs, time::Duration};
+use std::{fs, time::Duration};
 
-use crate::harness::{Lab, normalised, same, seconds};
+use crate::harness::{Lab, normalised, same, seconds, setting};
 
 /// In continuous integration; the issue wants ten once.
-const KILLS: u32 = 2;
+const KILLS: u64 = 2;
 /// Steps of the first pass, less the last few.
 const STEPS: usize = 48;
 
@@ -16,11 +16,9 @@ fn a_killed_run_is_finished_by_the_next() {
     let spec = lab.spec();
     lab.secrets(&spec);
     let (reference, whole) = reference(&mut lab);
-    let kills = setting("RECONCILE_KILLS").unwrap_or_else(|| KILLS.into());
-    let seed = setting("RECONCILE_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(1, |now| now.as_secs())
-    });
+    let kills = setting("RECONCILE_KILLS", KILLS);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = setting("RECONCILE_SEED", now.map_or(1, |now| now.as_secs()));
     println!("RECONCILE_SEED={seed}, a run left alone took {}", seconds(whole));
     let mut random = Random(seed);
     for round in 1..=kills {
@@ -68,11 +66,6 @@ fn reference(lab: &mut Lab) -> (String, Duration) {
     let read = |name: &str| fs::read_to_string(lab.dir().join(name)).expect("it was written");
     let took = read("reference.seconds").parse().expect("it is a number");
     (read("reference.state"), Duration::from_secs_f64(took))
-}
-
-fn setting(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
 /// splitmix64: the same seed gives the same moments everywhere.

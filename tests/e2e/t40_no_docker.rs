@@ -1,16 +1,7 @@
 //! A single server without a Docker engine: the operator installs one, and the cluster of one
 //! serves.
 
-use crate::harness::{Lab, condition, seconds};
-
-/// Takes the lab away on every way out.
-struct Once(Lab);
-
-impl Drop for Once {
-    fn drop(&mut self) {
-        self.0.lab(&["down"]);
-    }
-}
+use crate::harness::{Lab, Once, condition, seconds};
 
 #[test]
 fn one_server_without_an_engine_becomes_a_serving_cluster() {

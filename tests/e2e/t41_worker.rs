@@ -1,16 +1,7 @@
 //! A server that only runs containers: it joins the Swarm as a worker, gets a front, poolers and a
 //! router like every node, and holds no part of the core.
 
-use crate::harness::{Lab, condition, seconds};
-
-/// Takes the lab away on every way out.
-struct Once(Lab);
-
-impl Drop for Once {
-    fn drop(&mut self) {
-        self.0.lab(&["down"]);
-    }
-}
+use crate::harness::{Lab, Once, condition, seconds};
 
 #[test]
 fn a_worker_serves_like_every_node() {

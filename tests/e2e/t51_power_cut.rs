@@ -32,8 +32,8 @@ fn no_acknowledged_write_is_lost() {
             let seen = load.since(cut + Duration::from_secs(5));
             if seen.done() > 0 { Ok(()) } else { Err(seen.to_string()) }
         });
-        // For a while more, so that clients of both routers have written.
-        std::thread::sleep(Duration::from_secs(3));
+        let back = Instant::now();
+        until("every client to write again", PATIENCE, || load.all_wrote(back));
         let silence = load.since(cut).longest_silence();
         let seen = load.end();
         println!("{seen}");

@@ -108,8 +108,10 @@ pub struct Versions {
 pub struct ServiceStatus {
     /// Name.
     pub name: String,
-    /// Image.
+    /// Image that runs; the file's where none does.
     pub image: String,
+    /// The file's image, where another one runs.
+    pub desired_image: Option<String>,
     /// Running tasks; None while the Swarm is unknown.
     pub running: Option<usize>,
     /// Tasks wanted.
@@ -414,12 +416,11 @@ fn services(desired: &Desired, observed: &Observed) -> Vec<ServiceStatus> {
             let tasks = || fact.flatten().into_iter().flat_map(|fact| &fact.tasks);
             ServiceStatus {
                 name: spec.name.clone(),
-                image: match fact.flatten() {
-                    Some(fact) if fact.spec.image != spec.image => {
-                        format!("{} (to be {})", fact.spec.image, spec.image)
-                    }
-                    _ => spec.image.clone(),
-                },
+                image: fact.flatten().map_or(&spec.image, |fact| &fact.spec.image).clone(),
+                desired_image: fact
+                    .flatten()
+                    .filter(|fact| fact.spec.image != spec.image)
+                    .map(|_| spec.image.clone()),
                 // The Swarm calls the tasks of a dead node running for a while.
                 running: fact.map(|_| {
                     tasks()

@@ -155,11 +155,13 @@ function node(level, word, lines, extra) {
 function serviceNodes(host, services, named) {
   return services.map(service => {
     const label = named ? shortName(service) : '';
-    const tag = service.image.split('@')[0].split('/').pop();
-    if (service.running === undefined || host.unreachable) return node('doubt', 'unknown', [label, tag]);
+    const short = image => image.split('@')[0].split('/').pop();
+    const tag = short(service.image);
+    const next = service.desiredImage && 'to be ' + short(service.desiredImage);
+    if (service.running === undefined || host.unreachable) return node('doubt', 'unknown', [label, tag, next]);
     const task = service.tasks.find(task => task.host === host.name);
-    if (!task) return host.swarm === '-' ? node('none', '–') : node('bad', 'no task', [label, tag]);
-    return node(taskLevel(task.state), task.state, [label, tag]);
+    if (!task) return host.swarm === '-' ? node('none', '–') : node('bad', 'no task', [label, tag, next]);
+    return node(taskLevel(task.state), task.state, [label, tag, next]);
   });
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn service(status: ServiceStatus) -> Service {
     Service {
         name: status.name,
         image: status.image,
+        desired_image: status.desired_image,
         running: status.running,
         wanted: status.wanted,
         tasks: status

@@ -195,8 +195,11 @@ pub(crate) struct Versions {
 pub(crate) struct Service {
     /// Name.
     pub(crate) name: String,
-    /// Image.
+    /// Image that runs; the file's where none does.
     pub(crate) image: String,
+    /// The file's image, where another one runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) desired_image: Option<String>,
     /// Running tasks; missing while the Swarm is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) running: Option<usize>,

@@ -32,7 +32,7 @@ pub(crate) struct RealFleet {
     patroni_urls: BTreeMap<HostName, String>,
     patroni_login: (String, SecretText),
     etcd: BTreeMap<HostName, Endpoint>,
-    keys: String,
+    patroni_keys: String,
     switching: RealSwitching,
 }
 
@@ -72,7 +72,7 @@ impl RealFleet {
             ssh,
             patroni_urls,
             etcd: spec.hosts_with(Component::Etcd).map(|host| etcd_member(spec, host)).collect(),
-            keys: desired.patroni.directory(),
+            patroni_keys: desired.patroni.directory(),
             patroni_login: (REST_USER.to_owned(), password),
         }
     }
@@ -120,7 +120,7 @@ impl RealFleet {
                 Retry::AfterChange,
             ));
         };
-        watch_keys(self.ssh.as_ref(), member, &self.keys, &patroni::LEADING_KEYS).await
+        watch_keys(self.ssh.as_ref(), member, &self.patroni_keys, &patroni::LEADING_KEYS).await
     }
 }
 

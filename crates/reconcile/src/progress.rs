@@ -8,7 +8,7 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use reconcile_core::plan::Step;
+use reconcile_core::plan::{Step, counted};
 use reconcile_engine::{Event, Listener};
 
 /// Shows events of a run.
@@ -77,7 +77,11 @@ impl Listener for Progress {
                 took.as_secs_f64()
             )),
             Event::Planned(plan) => {
-                self.line(&format!("planned {} steps, {} held", plan.steps.len(), plan.held.len()));
+                self.line(&format!(
+                    "planned {}, {} held",
+                    counted(plan.steps.len(), "step"),
+                    plan.held.len()
+                ));
             }
             Event::StepStarted(step) => self.begin(step),
             Event::StepFinished { step, result, took } => {

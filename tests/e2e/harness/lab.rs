@@ -278,6 +278,15 @@ impl Drop for Lab {
     }
 }
 
+/// A lab of one test, taken away on every way out.
+pub(crate) struct Once(pub(crate) Lab);
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        self.0.lab(&["down"]);
+    }
+}
+
 /// A condition's status.
 pub(crate) fn condition(status: &Value, kind: &str) -> String {
     let all = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);

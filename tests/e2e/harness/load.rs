@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, NoTls};
 
 use super::{Login, seconds};
 
@@ -255,13 +255,8 @@ async fn write(
 impl Login {
     /// A connection that stays until it is dropped.
     async fn connect(&self) -> Result<Client, String> {
-        let (client, connection) = Config::new()
-            .host(self.address.to_string())
-            .port(self.port)
-            .user(&self.user)
-            .password(&self.password)
-            .dbname(&self.database)
-            .connect_timeout(Duration::from_secs(5))
+        let (client, connection) = self
+            .config(Duration::from_secs(5))
             .connect(NoTls)
             .await
             .map_err(|error| super::sql::told(&error))?;

@@ -16,7 +16,7 @@ pub(crate) use browser::Browser;
 pub(crate) use canary::{ProcessWatch, Secrets};
 pub(crate) use figures::{figure, setting};
 pub(crate) use held::Held;
-pub(crate) use lab::{Lab, condition, json};
+pub(crate) use lab::{Lab, Once, condition, json};
 pub(crate) use load::Load;
 pub(crate) use run::{Job, Ran};
 pub(crate) use sql::Login;

@@ -39,17 +39,22 @@ impl Login {
         }
     }
 
-    async fn statement(&self, statement: &str) -> Result<String, String> {
-        let (client, connection) = Config::new()
+    /// How to connect, with patience for the connection.
+    pub(super) fn config(&self, patience: Duration) -> Config {
+        let mut config = Config::new();
+        config
             .host(self.address.to_string())
             .port(self.port)
             .user(&self.user)
             .password(&self.password)
             .dbname(&self.database)
-            .connect_timeout(STATEMENT)
-            .connect(NoTls)
-            .await
-            .map_err(|error| told(&error))?;
+            .connect_timeout(patience);
+        config
+    }
+
+    async fn statement(&self, statement: &str) -> Result<String, String> {
+        let (client, connection) =
+            self.config(STATEMENT).connect(NoTls).await.map_err(|error| told(&error))?;
         let connection = tokio::spawn(connection);
         let messages = client.simple_query(statement).await.map_err(|error| told(&error));
         connection.abort();

@@ -9,3 +9,4 @@ mod properties;
 mod refusals;
 mod rendered;
 mod speed;
+mod status;

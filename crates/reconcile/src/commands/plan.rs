@@ -96,7 +96,9 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     // Its disruptive steps go one at a time, each on fresh facts: what comes next must be something
     // that the saved plan has.
     let named: BTreeSet<_> = plan.steps.iter().map(|step| step.object.clone()).collect();
+    let stalled: BTreeSet<_> = plan.stalled().map(|held| held.object.clone()).collect();
     let queued = plan.held.iter().map(|held| held.object.clone());
+    let queued = queued.filter(|object| !stalled.contains(object));
     let named: BTreeSet<_> = named.into_iter().chain(queued).collect();
     let (mut plan, mut done) = (plan, 0);
     loop {
@@ -115,7 +117,12 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
                 Outcome::Held
             });
         }
-        plan = look_at(&prepared).await?;
+        let next = look_at(&prepared).await?;
+        if !next.steps.is_empty() && next.steps == plan.steps {
+            return Err(Failure::new("the steps took effect and are to be done again")
+                .hint("a run without a plan waits until what is observed has settled"));
+        }
+        plan = next;
         if let Some(step) = plan.steps.iter().find(|step| !named.contains(&step.object)) {
             output::print(&format!("{} done\n", counted(done, "step")))?;
             return Err(Failure::new(format!(

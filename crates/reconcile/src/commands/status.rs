@@ -126,7 +126,9 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
     for service in &status.services {
         let running = service.running.map_or_else(|| "?".to_owned(), |running| running.to_string());
         let tasks = format!("{running}/{}", service.wanted);
-        services.add_row([service.name.clone(), tasks, service.image.clone()]);
+        let desired = service.desired_image.as_ref();
+        let desired = desired.map_or_else(String::new, |image| format!(" (to be {image})"));
+        services.add_row([service.name.clone(), tasks, format!("{}{desired}", service.image)]);
     }
     text.push('\n');
     text.push_str(&trimmed(&services));
