@@ -19,6 +19,7 @@ mod t14_drift;
 mod t15_events;
 mod t16_page;
 mod t17_rolling;
+mod t18_one_operator;
 mod t20_killed_anywhere;
 mod t30_strangers;
 mod t31_bad_hosts;

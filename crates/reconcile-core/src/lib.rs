@@ -5,6 +5,7 @@
 pub mod action;
 pub mod check;
 pub mod desired;
+pub mod lease;
 pub mod model;
 pub mod plan;
 pub mod poolers;

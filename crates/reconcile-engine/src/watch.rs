@@ -86,7 +86,7 @@ pub trait Prove<F>: Send + Sync {
 pub async fn watch<S: Source, P: Prove<S::Fleet>>(
     source: &mut S,
     prover: &P,
-    mut dirty: mpsc::Receiver<()>,
+    dirty: &mut mpsc::Receiver<()>,
     rhythm: Rhythm,
     listener: &dyn Listener,
     stop: &CancellationToken,

@@ -19,6 +19,7 @@ mod exec;
 mod fault;
 mod forward;
 pub mod known_hosts;
+mod lease;
 mod limits;
 mod login;
 pub mod probe;

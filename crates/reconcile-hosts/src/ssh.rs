@@ -7,14 +7,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use reconcile_core::{model::HostName, ports::EffectError};
+use reconcile_core::{lease::Claimant, model::HostName, ports::EffectError};
 use tokio::{
     sync::{Mutex, Semaphore},
     time::{Instant, timeout},
@@ -24,7 +24,7 @@ use crate::{
     connect::{self, Connection, Endpoint},
     exec::{self, Output},
     fault::{Fault, spoken},
-    forward, limits,
+    forward, lease, limits,
     target::{HostTarget, JumpTarget},
 };
 
@@ -38,6 +38,8 @@ struct Inner {
     hosts: BTreeMap<HostName, Host>,
     jumps: HashMap<Through, Slot>,
     handshakes: Semaphore,
+    /// Whose effects these are.
+    claimant: std::sync::RwLock<Option<(String, Claimant)>>,
 }
 
 /// A jump host with what it is logged in to with.
@@ -75,7 +77,29 @@ impl Ssh {
             hosts.insert(host.target.name.clone(), host);
         }
         let handshakes = Semaphore::new(limits::HANDSHAKES);
-        Self { inner: Arc::new(Inner { hosts, jumps, handshakes }) }
+        Self {
+            inner: Arc::new(Inner {
+                hosts,
+                jumps,
+                handshakes,
+                claimant: std::sync::RwLock::default(),
+            }),
+        }
+    }
+
+    /// Effects from here on are refused by servers that know a newer holder of this cluster's lease.
+    pub fn carry(&self, cluster: &str, claimant: &Claimant) {
+        let mut place = self.inner.claimant.write().unwrap_or_else(PoisonError::into_inner);
+        *place = Some((cluster.to_owned(), claimant.clone()));
+    }
+
+    /// The script of an effect, with the fence before it.
+    pub(crate) fn fenced(&self, text: String) -> String {
+        let claimant = self.inner.claimant.read().unwrap_or_else(PoisonError::into_inner);
+        match claimant.as_ref() {
+            Some((cluster, claimant)) => lease::fenced(&text, cluster, claimant),
+            None => text,
+        }
     }
 
     /// Runs a shell script as root on a server: one command, the script on its standard input.

@@ -9,6 +9,7 @@ use reconcile_core::{
         Desired, Secrets,
         patroni::{self, REST_USER},
     },
+    lease::{Ballot, Claimant, Vote, Voters},
     model::{HostFacts, HostName, SecretText, SwarmFacts},
     ports::{EffectError, Fleet, Retry, Switching},
     probe::{ProbeRequest, SwarmRequest},
@@ -31,6 +32,8 @@ pub(crate) struct RealFleet {
     swarm: SwarmClient,
     patroni_urls: BTreeMap<HostName, String>,
     patroni_login: (String, SecretText),
+    cluster: String,
+    servers: Vec<HostName>,
     etcd: BTreeMap<HostName, Endpoint>,
     patroni_keys: String,
     switching: RealSwitching,
@@ -71,10 +74,31 @@ impl RealFleet {
             swarm: SwarmClient::new(Arc::clone(&ssh) as Arc<dyn reconcile_dial::Dialer>),
             ssh,
             patroni_urls,
+            cluster: desired.cluster.clone(),
+            servers: desired.servers.keys().cloned().collect(),
             etcd: spec.hosts_with(Component::Etcd).map(|host| etcd_member(spec, host)).collect(),
             patroni_keys: desired.patroni.directory(),
             patroni_login: (REST_USER.to_owned(), password),
         }
+    }
+}
+
+/// The servers as voters on the lease.
+pub(crate) struct Electorate {
+    ssh: Arc<Ssh>,
+    cluster: String,
+    servers: Vec<HostName>,
+}
+
+impl Voters for Electorate {
+    fn voters(&self) -> Vec<HostName> {
+        self.servers.clone()
+    }
+    async fn vote(&self, voter: &HostName, ballot: &Ballot) -> Result<Vote, EffectError> {
+        self.ssh.vote(voter, &self.cluster, ballot).await
+    }
+    fn carry(&self, claimant: &Claimant) {
+        self.ssh.carry(&self.cluster, claimant);
     }
 }
 
@@ -94,6 +118,20 @@ impl RealFleet {
         deadline: Duration,
     ) -> Result<reconcile_hosts::Output, EffectError> {
         self.ssh.run(host, attempt, script, deadline).await
+    }
+
+    /// Where the lease is asked for: every server of the file.
+    pub(crate) fn electorate(&self) -> Electorate {
+        Electorate {
+            ssh: Arc::clone(&self.ssh),
+            cluster: self.cluster.clone(),
+            servers: self.servers.clone(),
+        }
+    }
+
+    /// Effects from here on are refused by servers that know a newer holder of the lease.
+    pub(crate) fn carry(&self, claimant: &Claimant) {
+        self.ssh.carry(&self.cluster, claimant);
     }
 
     /// What changes on a server that a probe with `request` would look at.
@@ -130,6 +168,8 @@ impl Switching for RealFleet {
         leader: &HostName,
         restart: Option<&PatroniAction>,
     ) -> Result<(), EffectError> {
+        // What follows goes to the poolers and to Patroni, which know no token.
+        self.ssh.guard(leader).await?;
         self.switching.checkpoint(leader).await?;
         if restart.is_some() {
             let url = self.patroni_urls.get(leader).map_or("", String::as_str);
@@ -195,7 +235,11 @@ impl Fleet for RealFleet {
                     .perform_patroni(host, url, Some((user.as_str(), password)), action, deadline)
                     .await
             }
-            Action::Swarm(host, action) => self.swarm.apply(host, action, deadline).await,
+            Action::Swarm(host, action) => {
+                // The Docker API knows no token, so the server is asked right before.
+                self.ssh.guard(host).await?;
+                self.swarm.apply(host, action, deadline).await
+            }
         }
     }
 

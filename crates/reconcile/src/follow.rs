@@ -4,15 +4,19 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
-use reconcile_core::model::sha256_hex;
-use reconcile_engine::watch::{Current, Refresh, Source};
+use reconcile_core::model::{Revision, sha256_hex};
+use reconcile_engine::{
+    Leased,
+    lease::Held,
+    watch::{Current, Refresh, Source},
+};
 use reconcile_git::{Follower, GitError, follow::Waker};
 use reconcile_spec::valid::SecretsSource;
 use tokio::sync::mpsc;
 
 use crate::{
     cli::Cli,
-    commands::{Watched, prepare},
+    commands::{Prepared, Watched, prepare},
     failure::Failure,
     source::{self, Origin, Texts},
     triggers::{self, Triggers},
@@ -41,6 +45,11 @@ pub(crate) struct Followed<'a> {
     seen_secrets: String,
     dirty: mpsc::Sender<()>,
     triggers: Triggers,
+    /// Under which lease it is done.
+    held: Arc<Held>,
+    /// What is in force, and whether it is to begin anew under another lease.
+    good: Option<(Arc<Prepared>, Option<Revision>)>,
+    anew: bool,
 }
 
 impl<'a> Followed<'a> {
@@ -79,7 +88,27 @@ impl<'a> Followed<'a> {
             seen_secrets: String::new(),
             dirty,
             triggers: Triggers::default(),
+            held: Held::none(),
+            good: None,
+            anew: false,
         })
+    }
+
+    /// What is in force is done under this lease from here on.
+    pub(crate) fn begin(&mut self, held: &Arc<Held>) {
+        self.held = Arc::clone(held);
+        self.anew = self.good.is_some();
+    }
+
+    /// What is in force, under the lease.
+    fn in_force(&self) -> Option<Refresh<Leased<Watched>>> {
+        let (held, (prepared, revision)) = (&self.held, self.good.as_ref()?);
+        prepared.fleet.carry(held.claimant());
+        Some(Refresh::Changed(Box::new(Current {
+            desired: prepared.desired.clone(),
+            fleet: Leased { fleet: Watched(Arc::clone(prepared)), held: Arc::clone(held) },
+            revision: revision.clone(),
+        })))
     }
 
     /// For whoever hears of a push.
@@ -117,7 +146,7 @@ impl<'a> Followed<'a> {
         text
     }
 
-    fn load(&mut self, texts: &Texts) -> Refresh<Watched> {
+    fn load(&mut self, texts: &Texts) -> Refresh<Leased<Watched>> {
         let loaded = source::parse(self.cli, texts).and_then(|source| {
             // The lock and the journal are those of the cluster that the watch began with.
             let spec = source
@@ -142,11 +171,8 @@ impl<'a> Followed<'a> {
             Ok(prepared) => {
                 self.triggers = triggers::follow(&prepared, &self.dirty);
                 self.commit = texts.revision.as_ref().map(|revision| revision.commit.clone());
-                Refresh::Changed(Box::new(Current {
-                    desired: prepared.desired.clone(),
-                    fleet: Watched(prepared),
-                    revision: texts.revision.clone(),
-                }))
+                self.good = Some((prepared, texts.revision.clone()));
+                self.in_force().unwrap_or(Refresh::Unchanged)
             }
             Err(failure) => Refresh::Broken(match &texts.revision {
                 Some(revision) => format!("{revision} is not taken:\n{}", failure.text()),
@@ -156,7 +182,7 @@ impl<'a> Followed<'a> {
     }
 
     /// Puts a text in force; at the start, where it does not serve, the one before it.
-    fn take(&mut self, texts: &Texts) -> Refresh<Watched> {
+    fn take(&mut self, texts: &Texts) -> Refresh<Leased<Watched>> {
         match self.load(texts) {
             Refresh::Broken(text) => self.fall_back(text),
             changed => {
@@ -167,7 +193,7 @@ impl<'a> Followed<'a> {
         }
     }
 
-    fn fall_back(&mut self, text: String) -> Refresh<Watched> {
+    fn fall_back(&mut self, text: String) -> Refresh<Leased<Watched>> {
         let Some(texts) = self.fallback.take() else { return Refresh::Broken(text) };
         let changed = self.load(&texts);
         if !matches!(changed, Refresh::Changed(_)) {
@@ -180,9 +206,14 @@ impl<'a> Followed<'a> {
 }
 
 impl Source for Followed<'_> {
-    type Fleet = Watched;
+    type Fleet = Leased<Watched>;
 
-    fn refresh(&mut self) -> Refresh<Watched> {
+    fn refresh(&mut self) -> Refresh<Leased<Watched>> {
+        if std::mem::take(&mut self.anew)
+            && let Some(good) = self.in_force()
+        {
+            return good;
+        }
         if let Some(text) = self.say.take() {
             return Refresh::Broken(text);
         }

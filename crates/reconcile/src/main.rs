@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod fleet;
 mod follow;
+mod lease;
 mod listen;
 mod output;
 mod progress;

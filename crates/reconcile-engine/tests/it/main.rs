@@ -12,5 +12,6 @@ mod stale;
 mod strangers;
 mod switchover;
 mod topologies;
+mod two_operators;
 mod watch;
 mod workloads;

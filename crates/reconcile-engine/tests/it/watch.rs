@@ -134,9 +134,9 @@ async fn watched_by<D: Future<Output = ()>>(
     let tries: &'static std::sync::Mutex<Vec<Instant>> = Box::leak(Box::default());
     let stubborn = Stubborn { fleet, retry, broken, tries };
     let mut source = Once(Some(Box::new(Current { desired, fleet: stubborn, revision: None })));
-    let (dirty, triggers) = mpsc::channel(1);
+    let (dirty, mut triggers) = mpsc::channel(1);
     let stop = CancellationToken::new();
-    let watching = watch(&mut source, prover, triggers, rhythm, &(), &stop);
+    let watching = watch(&mut source, prover, &mut triggers, rhythm, &(), &stop);
     let during = async {
         during(fleet, dirty).await;
         stop.cancel();

@@ -46,7 +46,7 @@ impl Ssh {
         let attempt = format!("{} on {host}", describe(action));
         let text = action_script(action, deadline);
         let text = text.map_err(|cause| Fault::after_change(cause).at(host, attempt.clone()))?;
-        let result = self.run_inner(host, &text, deadline).await;
+        let result = self.run_inner(host, &self.fenced(text), deadline).await;
         let secrets = secrets(action);
         let judged = match result {
             Ok(output) => judge(&output, &secrets),
@@ -116,8 +116,9 @@ trap 'rm -rf "$T"' EXIT
 trap 'exit 129' HUP INT PIPE TERM
 # left: seconds that are left, at least 1.
 left() { l=$((END - $(date +%s))); [ "$l" -gt 0 ] || l=1; printf '%s\n' "$l"; }
-# in_time: true until the deadline.
-in_time() { [ "$(date +%s)" -lt "$END" ]; }
+# in_time: true until the deadline. The empty marker finds out whether anybody listens any more: what
+# only waits for nobody ends by SIGPIPE, so that the next operator need not wait for it.
+in_time() { printf '@@\n' >&2; [ "$(date +%s)" -lt "$END" ]; }
 # journal UNIT: its last words, for the error.
 journal() { journalctl --no-pager -q -o cat -n 15 -u "$1" >&2 2>/dev/null || :; }
 # show UNIT PROPERTY

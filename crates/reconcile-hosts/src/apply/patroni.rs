@@ -143,6 +143,7 @@ impl Ssh {
             let fault = Fault::after_change("a transaction is no single effect".to_owned());
             return Err(fault.at(host, attempt));
         };
+        let text = self.fenced(text);
         let result = self.run_inner(host, &text, deadline).await;
         let secrets: Vec<String> =
             credentials.iter().map(|(_, password)| password.expose().to_owned()).collect();

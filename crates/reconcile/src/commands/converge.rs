@@ -1,6 +1,6 @@
 //! `reconcile -f FILE`: converge once, prove service, exit.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use reconcile_core::{
     desired::{Desired, Secrets, desired},
@@ -9,13 +9,15 @@ use reconcile_core::{
     ports::Fleet as _,
     verify::{VerifyReport, observed_proofs},
 };
-use reconcile_engine::{Event, Journal, Listener, PassError, converge};
+use reconcile_engine::{Converged, Event, Journal, Leased, Listener, PassError, converge, look};
 use reconcile_spec::{ValidSpec, secrets::RECONCILE_PROBE};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::Cli,
     failure::{Failure, Outcome},
     fleet::RealFleet,
+    lease::{self, Lease},
     output,
     progress::Progress,
     secrets, source, state,
@@ -85,6 +87,41 @@ pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool
     report
 }
 
+/// Converges under the lease; where nothing is to be done, without. None: somebody else holds it.
+async fn under_lease(
+    prepared: &Prepared,
+    journal: &Journal<'_>,
+    stop: &CancellationToken,
+) -> Result<Option<Converged>, Failure> {
+    if journal.owes_resume().is_none() {
+        journal.hear(&Event::PassStarted(1));
+        let last = look(&prepared.fleet, &prepared.desired, journal)
+            .await
+            .map_err(|error| unsafe_plan(&error))?;
+        if last.plan.steps.is_empty() {
+            let nothing =
+                Converged { last, errors: Vec::new(), steps_done: 0, passes: 1, stopped: false };
+            return Ok(Some(nothing));
+        }
+    }
+    let lease = match Lease::win(prepared, Some(lease::PATIENCE), stop).await {
+        Ok(lease) => lease,
+        Err(error) => {
+            output::note(&format!("nothing was done: {}", lease::told(&error)));
+            return Ok(None);
+        }
+    };
+    resume_what_was_left(prepared, journal).await;
+    let fleet = Leased { fleet: &prepared.fleet, held: Arc::clone(&lease.held) };
+    let converged = converge(&fleet, &prepared.desired, journal, &lease.until(stop)).await;
+    let lost = !lease.held.holds();
+    lease.release().await;
+    if lost {
+        output::note("the lease was lost on the way; the next run goes on");
+    }
+    converged.map(Some).map_err(|error| unsafe_plan(&error))
+}
+
 pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {
     let origin = source::origin(cli)?;
     let source = source::parse(cli, &origin.texts()?)?;
@@ -109,7 +146,7 @@ pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {
 async fn run_one(
     cli: &Cli,
     prepared: &Prepared,
-    stop: &tokio_util::sync::CancellationToken,
+    stop: &CancellationToken,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
     let folder = state::folder(cli, &prepared.desired.cluster)?;
@@ -117,10 +154,9 @@ async fn run_one(
     let progress = Progress::new(cli.plain);
     let journal = Journal::open(&folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    resume_what_was_left(prepared, &journal).await;
-    let converged = converge(&prepared.fleet, &prepared.desired, &journal, stop)
-        .await
-        .map_err(|error| unsafe_plan(&error))?;
+    let Some(converged) = under_lease(prepared, &journal, stop).await? else {
+        return Ok(Outcome::Held);
+    };
     let seconds = started.elapsed().as_secs_f64();
     let name = &prepared.desired.cluster;
     if converged.stopped {

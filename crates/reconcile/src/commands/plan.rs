@@ -1,14 +1,16 @@
 //! `reconcile plan` and `reconcile apply`.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use reconcile_core::plan::{Plan, counted, text};
-use reconcile_engine::{Event, Journal, Listener as _, Turn, execute, look};
+use reconcile_engine::{Event, Journal, Leased, Listener as _, Turn, execute, look};
+use tokio_util::sync::CancellationToken;
 
 use super::converge::{Prepared, prepare, resume_what_was_left, unsafe_plan};
 use crate::{
     cli::{ApplyArgs, Cli, Format, PlanArgs},
     failure::{Failure, Outcome},
+    lease::{self, Lease},
     output,
     progress::Progress,
     source, state,
@@ -77,11 +79,34 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     let prepared = prepare(spec, &source.base)?;
     let folder = state::folder(cli, spec.name.as_str())?;
     let _lock = state::lock(&folder)?;
+    let stop = super::stop_on_signal();
+    // First the lease: what is looked at under it, nobody else changes.
+    let lease = match Lease::win(&prepared, Some(lease::PATIENCE), &stop).await {
+        Ok(lease) => lease,
+        Err(error) => {
+            output::note(&format!("nothing was done: {}", lease::told(&error)));
+            return Ok(Outcome::Held);
+        }
+    };
+    let outcome = apply_under(cli, &prepared, &saved, &header, &folder, &lease, &stop).await;
+    lease.release().await;
+    outcome
+}
+
+async fn apply_under(
+    cli: &Cli,
+    prepared: &Prepared,
+    saved: &str,
+    header: &serde_json::Value,
+    folder: &Path,
+    lease: &Lease,
+    stop: &CancellationToken,
+) -> Result<Outcome, Failure> {
     let progress = Progress::new(cli.plain);
-    let journal = Journal::open(&folder, &progress)
+    let journal = Journal::open(folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    resume_what_was_left(&prepared, &journal).await;
-    let plan = look_at(&prepared).await?;
+    resume_what_was_left(prepared, &journal).await;
+    let plan = look_at(prepared).await?;
     if bytes(&plan)? != saved {
         let moved = if header["desiredDigest"] != plan.desired_digest.as_str() {
             "the desired-state file or a secret has changed since the plan was made"
@@ -92,9 +117,10 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
         };
         return Err(Failure::new(moved).hint("make a new plan and look at it again"));
     }
-    let stop = super::stop_on_signal();
     // Its disruptive steps go one at a time, each on fresh facts: what comes next must be something
     // that the saved plan has.
+    let fleet = Leased { fleet: &prepared.fleet, held: Arc::clone(&lease.held) };
+    let stop = lease.until(stop);
     let named: BTreeSet<_> = plan.steps.iter().map(|step| step.object.clone()).collect();
     let stalled: BTreeSet<_> = plan.stalled().map(|held| held.object.clone()).collect();
     let queued = plan.held.iter().map(|held| held.object.clone());
@@ -103,8 +129,7 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     let (mut plan, mut done) = (plan, 0);
     loop {
         journal.hear(&Event::Planned(&plan));
-        let execution =
-            execute::execute(&prepared.fleet, &plan, &journal, &stop, &Turn::default()).await;
+        let execution = execute::execute(&fleet, &plan, &journal, &stop, &Turn::default()).await;
         done += execution.done();
         let failed = execution.errors().next().is_some();
         if failed || stop.is_cancelled() || execution.done() == 0 {
@@ -117,7 +142,7 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
                 Outcome::Held
             });
         }
-        let next = look_at(&prepared).await?;
+        let next = look_at(prepared).await?;
         if !next.steps.is_empty() && next.steps == plan.steps {
             return Err(Failure::new("the steps took effect and are to be done again")
                 .hint("a run without a plan waits until what is observed has settled"));

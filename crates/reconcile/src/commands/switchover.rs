@@ -1,16 +1,19 @@
 //! `reconcile switchover`: hand the primary over while clients wait in the poolers.
 
+use std::sync::Arc;
+
 use reconcile_core::model::HostName;
 use reconcile_engine::{
-    Journal, look,
+    Journal, Leased, look,
     switchover::{order, switch_over},
 };
 use reconcile_spec::valid::Permission;
 
-use super::converge::{prepare, resume_what_was_left, unsafe_plan};
+use super::converge::{Prepared, prepare, resume_what_was_left, unsafe_plan};
 use crate::{
     cli::{Cli, SwitchoverArgs},
     failure::{Failure, Outcome},
+    lease::{self, Lease},
     output, source, state,
 };
 
@@ -29,15 +32,35 @@ pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome
     let _lock = state::lock(&folder)?;
     let journal = Journal::open(&folder, &())
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    resume_what_was_left(&prepared, &journal).await;
+    let stop = super::stop_on_signal();
+    let lease = match Lease::win(&prepared, Some(lease::PATIENCE), &stop).await {
+        Ok(lease) => lease,
+        Err(error) => {
+            output::note(&format!("nothing was done: {}", lease::told(&error)));
+            return Ok(Outcome::Held);
+        }
+    };
+    let outcome = hand_over(&prepared, arguments, &journal, &lease).await;
+    lease.release().await;
+    outcome
+}
+
+async fn hand_over(
+    prepared: &Prepared,
+    arguments: &SwitchoverArgs,
+    journal: &Journal<'_>,
+    lease: &Lease,
+) -> Result<Outcome, Failure> {
+    resume_what_was_left(prepared, journal).await;
     let pass =
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
     let to = arguments.to.as_deref().map(HostName::new);
     let order = order(&prepared.desired, &pass.observed, to.as_ref())
         .map_err(|error| Failure::from_error("switch over", &error))?;
     output::note(&format!("handing over from {} to {}", order.leader, order.candidate));
+    let fleet = Leased { fleet: &prepared.fleet, held: Arc::clone(&lease.held) };
     // A signal must not stop it halfway: clients wait in the poolers.
-    let result = switch_over(&prepared.fleet, &order, &journal).await;
+    let result = switch_over(&fleet, &order, journal).await;
     let report = result.map_err(|error| Failure::from_error("switch over", &error))?;
     output::print(&format!(
         "{} is the primary; Patroni took {:.1} s, clients waited {:.1} s at most\n",

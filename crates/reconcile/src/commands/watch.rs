@@ -13,8 +13,9 @@ use reconcile_core::{
     verify::VerifyReport,
 };
 use reconcile_engine::{
-    Event, Journal, Listener,
-    watch::{Current, Prove, Rhythm, watch},
+    Event, Journal, Leased, Listener,
+    lease::LeaseError,
+    watch::{Current, Prove, Refresh, Rhythm, Source as _, watch},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ use crate::{
     failure::{Failure, Outcome},
     fleet::RealFleet,
     follow::Followed,
+    lease::Lease,
     listen::Publish,
     output::{self, say},
     source, state,
@@ -46,12 +48,10 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let publish = Publish::new(cli, spec.name.as_str(), &lines);
     let journal = Journal::open(&folder, &publish)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    let (dirty, triggers) = tokio::sync::mpsc::channel(1);
+    let (dirty, mut triggers) = tokio::sync::mpsc::channel(1);
     let mut source = Followed::start(cli, spec.name.as_str(), dirty.clone())?;
     let _served = publish.start(&cli.listen, pushed(&source, dirty))?;
     let prepared = prepare(spec, &first.base)?;
-    resume_what_was_left(&prepared, &journal).await;
-    drop(prepared);
     let rhythm = Rhythm {
         interval: Duration::from_secs(cli.interval),
         poll: POLL,
@@ -60,9 +60,53 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         jitter: || rand::rng().random(),
     };
     let prover = Prover;
-    watch(&mut source, &prover, triggers, rhythm, &journal, stop).await;
+    let mut waited = false;
+    loop {
+        let lease = match waiting(Lease::win(&prepared, None, stop), &mut source, &journal).await {
+            Ok(lease) => lease,
+            Err(LeaseError::Stopped) => break,
+            Err(error) => return Err(Failure::from_error("take the lease", &error)),
+        };
+        if std::mem::replace(&mut waited, true) {
+            say("the lease is ours again");
+        }
+        resume_what_was_left(&prepared, &journal).await;
+        source.begin(&lease.held);
+        let until = lease.until(stop);
+        watch(&mut source, &prover, &mut triggers, rhythm, &journal, &until).await;
+        lease.release().await;
+        if stop.is_cancelled() {
+            break;
+        }
+        say("the lease was lost; another operator may act by now");
+    }
     output::note("stopped; the cluster serves on without reconcile");
     Ok(Outcome::Done)
+}
+
+/// Waits for the lease; meanwhile the desired state is followed, and the loop's heartbeat heard.
+async fn waiting<T>(
+    lease: impl Future<Output = T>,
+    source: &mut Followed<'_>,
+    listener: &dyn Listener,
+) -> T {
+    let mut lease = std::pin::pin!(lease);
+    let mut poll = tokio::time::interval_at(tokio::time::Instant::now() + POLL, POLL);
+    loop {
+        tokio::select! {
+            done = &mut lease => return done,
+            _ = poll.tick() => {
+                listener.hear(&Event::Tick);
+                match source.refresh() {
+                    Refresh::Unchanged => {}
+                    Refresh::Changed(new) => {
+                        listener.hear(&Event::SourceChanged(new.revision.as_ref()));
+                    }
+                    Refresh::Broken(report) => listener.hear(&Event::SourceBroken(&report)),
+                }
+            }
+        }
+    }
 }
 
 /// Where the webhook's word goes: to the loop, and before that to whoever follows the branch.
@@ -82,58 +126,24 @@ fn pushed(source: &Followed<'_>, dirty: mpsc::Sender<()>) -> mpsc::Sender<()> {
 /// A fleet that remembers what it was prepared from.
 pub(crate) struct Watched(pub(crate) Arc<Prepared>);
 
-impl reconcile_core::ports::Fleet for Watched {
-    type Switching = RealFleet;
+impl std::ops::Deref for Watched {
+    type Target = RealFleet;
 
-    fn switching(&self) -> &RealFleet {
-        self.inner()
-    }
-
-    async fn observe_host(
-        &self,
-        host: &reconcile_core::model::HostName,
-        request: &reconcile_core::probe::ProbeRequest,
-    ) -> Result<reconcile_core::model::HostFacts, reconcile_core::ports::EffectError> {
-        self.inner().observe_host(host, request).await
-    }
-    async fn observe_swarm(
-        &self,
-        via: &reconcile_core::model::HostName,
-        request: &reconcile_core::probe::SwarmRequest,
-    ) -> Result<reconcile_core::model::SwarmFacts, reconcile_core::ports::EffectError> {
-        self.inner().observe_swarm(via, request).await
-    }
-    async fn perform(
-        &self,
-        action: &reconcile_core::action::Action,
-        deadline: Duration,
-    ) -> Result<(), reconcile_core::ports::EffectError> {
-        self.inner().perform(action, deadline).await
-    }
-    async fn verify(&self, request: &reconcile_core::verify::VerifyRequest) -> VerifyReport {
-        self.inner().verify(request).await
-    }
-    fn round_trips(&self) -> std::collections::BTreeMap<reconcile_core::model::HostName, u64> {
-        self.inner().round_trips()
-    }
-}
-
-impl Watched {
-    fn inner(&self) -> &RealFleet {
+    fn deref(&self) -> &RealFleet {
         &self.0.fleet
     }
 }
 
 struct Prover;
 
-impl Prove<Watched> for Prover {
+impl Prove<Leased<Watched>> for Prover {
     async fn prove(
         &self,
-        current: &Current<Watched>,
+        current: &Current<Leased<Watched>>,
         observed: &Observed,
         commit: bool,
     ) -> VerifyReport {
-        prove(&current.fleet.0, observed, commit).await
+        prove(&current.fleet.fleet.0, observed, commit).await
     }
 }
 

@@ -1,0 +1,177 @@
+//! One writer at a time: a lease that a majority of voters grants, with a token that only grows.
+//!
+//! A voter is a server. It grants one holder at a time and remembers the highest token that it has
+//! seen, for good. Every effect carries its holder's token, and a server refuses one that is older
+//! than what it has seen. So a holder that slept past its lease and wakes in the middle of
+//! something can do no harm: it is refused where the effect would take place.
+//!
+//! [`Voter`] is the rule; the simulator runs it as it is, a real server as a script that does the
+//! same. There is no clock here: the voter's own comes with each call.
+
+use std::{future::Future, time::Duration};
+
+use serde::Serialize;
+
+use crate::{model::HostName, ports::EffectError};
+
+/// How long a grant lasts without renewal.
+pub const TTL: Duration = Duration::from_secs(15);
+
+/// What a candidate or holder asks of a voter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ballot {
+    /// Who holds it?
+    Look,
+    /// Grant or renew it.
+    Claim(Claimant),
+    /// Give it back.
+    Release(Claimant),
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// Its token.
+    pub token: u64,
+    /// Its name, of no blanks, different for each process that asks.
+    pub holder: String,
+}
+
+/// A voter's answer: how things are there after the ballot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vote {
+    /// The ballot was followed.
+    pub granted: bool,
+    /// The highest token that the voter has seen; 0: none.
+    pub token: u64,
+    /// Whose token that is.
+    pub holder: String,
+    /// How long the lease lasts from now if nobody renews it, in milliseconds; 0: it is free.
+    pub left_ms: u64,
+    /// An effect under that token is under way there.
+    pub busy: bool,
+}
+
+/// A voter's memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Voter {
+    token: u64,
+    holder: String,
+    until_ms: u64,
+    /// Effects under way under `token`.
+    effects: usize,
+}
+
+impl Voter {
+    /// Answers a ballot at `now_ms` of the voter's own clock.
+    pub fn vote(&mut self, ballot: &Ballot, now_ms: u64) -> Vote {
+        let live = self.until_ms > now_ms;
+        let granted = match ballot {
+            Ballot::Look => true,
+            Ballot::Claim(who) if who.token == self.token => who.holder == self.holder,
+            Ballot::Claim(who) => {
+                let free = !live || who.holder == self.holder;
+                who.token > self.token && free && self.effects == 0
+            }
+            Ballot::Release(who) => who.token == self.token && who.holder == self.holder,
+        };
+        if granted {
+            match ballot {
+                Ballot::Look => {}
+                Ballot::Claim(who) => {
+                    self.token = who.token;
+                    self.holder.clone_from(&who.holder);
+                    self.until_ms = now_ms + u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX);
+                }
+                Ballot::Release(_) => self.until_ms = now_ms,
+            }
+        }
+        Vote {
+            granted,
+            token: self.token,
+            holder: self.holder.clone(),
+            left_ms: self.until_ms.saturating_sub(now_ms),
+            busy: self.effects > 0,
+        }
+    }
+
+    /// An effect under `who` begins: refused where a newer token is known, or an effect under an
+    /// older one is not over yet. The error names the holder.
+    pub fn begin(&mut self, who: &Claimant) -> Result<(), String> {
+        if who.token < self.token || (who.token == self.token && who.holder != self.holder) {
+            return Err(format!(
+                "refused: {} holds the lease by now (token {}, this is {})",
+                self.holder, self.token, who.token
+            ));
+        }
+        if who.token > self.token {
+            if self.effects > 0 {
+                return Err("an effect of an earlier holder is still under way".to_owned());
+            }
+            *self = Self { token: who.token, holder: who.holder.clone(), ..Self::default() };
+        }
+        self.effects += 1;
+        Ok(())
+    }
+
+    /// An effect is over.
+    pub fn end(&mut self) {
+        self.effects = self.effects.saturating_sub(1);
+    }
+}
+
+/// The port to the voters.
+pub trait Voters: Send + Sync {
+    /// The servers that vote.
+    fn voters(&self) -> Vec<HostName>;
+
+    /// Brings a ballot to a voter. It is followed in one piece or not at all.
+    fn vote(
+        &self,
+        voter: &HostName,
+        ballot: &Ballot,
+    ) -> impl Future<Output = Result<Vote, EffectError>> + Send;
+
+    /// Effects from here on are those of `claimant`.
+    fn carry(&self, claimant: &Claimant);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(token: u64, holder: &str) -> Claimant {
+        Claimant { token, holder: holder.to_owned() }
+    }
+
+    #[test]
+    fn one_holder_at_a_time_and_tokens_only_grow() {
+        let mut voter = Voter::default();
+        assert!(voter.vote(&Ballot::Claim(who(1, "a")), 0).granted);
+        assert!(!voter.vote(&Ballot::Claim(who(2, "b")), 14_999).granted, "it is held");
+        assert!(!voter.vote(&Ballot::Claim(who(1, "b")), 20_000).granted, "that token is taken");
+        assert!(voter.vote(&Ballot::Claim(who(1, "a")), 14_000).granted, "renewed");
+        assert!(!voter.vote(&Ballot::Claim(who(2, "b")), 28_999).granted);
+        assert!(voter.vote(&Ballot::Claim(who(2, "b")), 29_000).granted, "it ran out");
+        assert!(!voter.vote(&Ballot::Claim(who(1, "a")), 60_000).granted, "too late");
+        assert!(voter.begin(&who(1, "a")).is_err(), "refused where it would take place");
+        assert!(!voter.vote(&Ballot::Release(who(1, "a")), 60_000).granted);
+        assert!(voter.vote(&Ballot::Release(who(2, "b")), 30_000).granted);
+        assert_eq!(voter.vote(&Ballot::Look, 30_000).left_ms, 0);
+    }
+
+    #[test]
+    fn nobody_takes_over_in_the_middle_of_an_effect() {
+        let mut voter = Voter::default();
+        assert!(voter.vote(&Ballot::Claim(who(1, "a")), 0).granted);
+        assert_eq!(voter.begin(&who(1, "a")), Ok(()));
+        let vote = voter.vote(&Ballot::Claim(who(2, "b")), 60_000);
+        assert!(!vote.granted && vote.busy && vote.left_ms == 0);
+        assert!(voter.begin(&who(2, "b")).is_err());
+        voter.end();
+        assert!(voter.vote(&Ballot::Claim(who(2, "b")), 60_000).granted);
+        assert_eq!(voter.begin(&who(3, "c")), Ok(()), "one that has not voted learns of it so");
+        assert!(voter.begin(&who(2, "b")).is_err());
+    }
+}

@@ -1,0 +1,240 @@
+//! Holding the lease: winning a majority of the voters, renewing it, stopping when it is lost.
+//!
+//! A majority, so that two cannot both win; and none of those that answer may object, so that what
+//! an earlier holder still has under way is over first. What a holder believes is bounded by its own clock, counted from *before* it asked: it stops
+//! believing before any voter stops granting. What it nevertheless sends is refused by the token.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use reconcile_core::{
+    lease::{Ballot, Claimant, TTL, Vote, Voters},
+    model::HostName,
+    ports::{EffectError, Retry},
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// A holder stops believing in its lease this much before the voters do.
+const MARGIN: Duration = Duration::from_secs(3);
+/// Between two renewals.
+const RENEW: Duration = Duration::from_secs(4);
+/// A voter that has not answered by then does not count.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How much longer than its patience a candidate waits for an effect that is under way: packages may
+/// take so long to install.
+const UNDER_WAY: Duration = Duration::from_secs(300);
+/// Between two looks while somebody else holds it.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// A lease that was won.
+#[derive(Debug)]
+pub struct Held {
+    claimant: Claimant,
+    until: Mutex<Instant>,
+    lost: CancellationToken,
+}
+
+impl Held {
+    /// A lease that nobody has: everything but effects is possible under it.
+    pub fn none() -> Arc<Self> {
+        let claimant = Claimant { token: 0, holder: "-".to_owned() };
+        let lost = CancellationToken::new();
+        lost.cancel();
+        Arc::new(Self { claimant, until: Mutex::new(Instant::now()), lost })
+    }
+
+    /// True while nobody else can hold it.
+    pub fn holds(&self) -> bool {
+        !self.lost.is_cancelled()
+            && Instant::now() < *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cancelled when it is lost.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// An error unless it holds; for asking right before an effect.
+    pub fn check(&self, host: Option<&HostName>) -> Result<(), EffectError> {
+        if self.holds() {
+            return Ok(());
+        }
+        let cause = "the lease of this cluster is not ours: another operator may act by now";
+        Err(EffectError::new(host, "go on", cause, Retry::Later))
+    }
+
+    /// Whose it is.
+    pub fn claimant(&self) -> &Claimant {
+        &self.claimant
+    }
+}
+
+/// Why the lease was not won.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// Somebody else has it.
+    #[error("{holder} holds the lease of this cluster")]
+    Taken {
+        /// Who.
+        holder: String,
+    },
+    /// It ran out, but an effect of its holder is not over.
+    #[error("an effect of {holder} is still under way on {host}")]
+    Busy {
+        /// Who.
+        holder: String,
+        /// Where.
+        host: HostName,
+    },
+    /// Too few voters answer for anybody to hold it.
+    #[error("{answered} of {voters} servers answer, {needed} must grant the lease: {why}")]
+    Minority {
+        /// Voters that answered.
+        answered: usize,
+        /// All voters.
+        voters: usize,
+        /// How many must grant.
+        needed: usize,
+        /// Why one of the others does not answer.
+        why: String,
+    },
+    /// It was asked to stop while it waited.
+    #[error("stopped while waiting for the lease of this cluster")]
+    Stopped,
+}
+
+/// Asks until the lease is won or `patience` is over; `waits` hears why it waits, once for each
+/// cause. `holder` must be of this process alone.
+pub async fn win<V: Voters>(
+    port: &V,
+    holder: &str,
+    patience: Option<Duration>,
+    jitter: fn() -> f64,
+    waits: impl Fn(&LeaseError),
+    stop: &CancellationToken,
+) -> Result<Arc<Held>, LeaseError> {
+    let end = patience.map(|patience| Instant::now() + patience);
+    let mut told = None;
+    loop {
+        let error = match attempt(port, holder).await {
+            Ok(held) => return Ok(held),
+            Err(error) => error,
+        };
+        // What is still under way ends by itself, by its own deadline.
+        let extra =
+            if matches!(error, LeaseError::Busy { .. }) { UNDER_WAY } else { Duration::ZERO };
+        if end.is_some_and(|end| Instant::now() >= end + extra) {
+            return Err(error);
+        }
+        if told.as_ref() != Some(&error) {
+            waits(&error);
+            told = Some(error);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AGAIN.mul_f64(0.5 + jitter() / 2.0)) => {}
+            () = stop.cancelled() => return Err(LeaseError::Stopped),
+        }
+    }
+}
+
+/// One round: look, then claim with a token above all that were seen.
+async fn attempt<V: Voters>(port: &V, holder: &str) -> Result<Arc<Held>, LeaseError> {
+    let all = port.voters();
+    let needed = all.len() / 2 + 1;
+    let votes = ballot(port, &all, &Ballot::Look).await;
+    let known: Vec<&Vote> = votes.iter().filter_map(|vote| vote.as_ref().ok()).collect();
+    if known.len() < needed {
+        return Err(minority(&votes, needed));
+    }
+    // A minority's word that outlived its holder runs out by itself.
+    if let Some(vote) = known.iter().find(|vote| vote.left_ms > 0 && vote.holder != holder) {
+        return Err(LeaseError::Taken { holder: vote.holder.clone() });
+    }
+    let busy = all.iter().zip(&votes).find_map(|(host, vote)| {
+        let vote = vote.as_ref().ok().filter(|vote| vote.busy)?;
+        Some(LeaseError::Busy { holder: vote.holder.clone(), host: host.clone() })
+    });
+    if let Some(busy) = busy {
+        return Err(busy);
+    }
+    let token = known.iter().map(|vote| vote.token).max().unwrap_or(0) + 1;
+    let claimant = Claimant { token, holder: holder.to_owned() };
+    let asked = Instant::now();
+    let votes = ballot(port, &all, &Ballot::Claim(claimant.clone())).await;
+    let granted =
+        votes.iter().filter(|vote| matches!(vote, Ok(Vote { granted: true, .. }))).count();
+    if granted >= needed {
+        port.carry(&claimant);
+        let until = Mutex::new(asked + TTL.saturating_sub(MARGIN));
+        return Ok(Arc::new(Held { claimant, until, lost: CancellationToken::new() }));
+    }
+    // What was granted must not keep others waiting.
+    ballot(port, &all, &Ballot::Release(claimant)).await;
+    let other = votes.iter().filter_map(|vote| vote.as_ref().ok()).find(|vote| !vote.granted);
+    Err(match other {
+        Some(vote) => LeaseError::Taken { holder: vote.holder.clone() },
+        None => minority(&votes, needed),
+    })
+}
+
+/// Renews until the lease is lost; drop it to stop renewing.
+pub async fn keep<V: Voters>(port: &V, held: &Held) {
+    let all = port.voters();
+    let needed = all.len() / 2 + 1;
+    loop {
+        tokio::time::sleep(RENEW).await;
+        let asked = Instant::now();
+        if held.holds() {
+            let votes = ballot(port, &all, &Ballot::Claim(held.claimant.clone())).await;
+            let granted =
+                votes.iter().filter(|vote| matches!(vote, Ok(Vote { granted: true, .. }))).count();
+            if granted >= needed {
+                *held.until.lock().unwrap_or_else(PoisonError::into_inner) =
+                    asked + TTL.saturating_sub(MARGIN);
+            }
+        }
+        if !held.holds() {
+            held.lost.cancel();
+            return;
+        }
+    }
+}
+
+/// Gives it back, so that the next need not wait for its end.
+pub async fn release<V: Voters>(port: &V, held: &Held) {
+    held.lost.cancel();
+    ballot(port, &port.voters(), &Ballot::Release(held.claimant.clone())).await;
+}
+
+async fn ballot<V: Voters>(
+    port: &V,
+    voters: &[HostName],
+    ballot: &Ballot,
+) -> Vec<Result<Vote, EffectError>> {
+    join_all(voters.iter().map(|voter| async move {
+        timeout(ANSWER, port.vote(voter, ballot)).await.unwrap_or_else(|_| {
+            let cause = format!("no answer within {} s", ANSWER.as_secs());
+            Err(EffectError::new(
+                Some(voter),
+                format!("ask {voter} for the lease"),
+                cause,
+                Retry::Later,
+            ))
+        })
+    }))
+    .await
+}
+
+fn minority(votes: &[Result<Vote, EffectError>], needed: usize) -> LeaseError {
+    let why = votes.iter().find_map(|vote| vote.as_ref().err()).map(ToString::to_string);
+    LeaseError::Minority {
+        answered: votes.iter().filter(|vote| vote.is_ok()).count(),
+        voters: votes.len(),
+        needed,
+        why: why.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,66 @@
+//! T9: two operators on one fleet, each stopped at random for longer than its lease lasts: what
+//! they do never interleaves, nothing is done twice, and both come to the end.
+
+use reconcile_engine::{
+    Leased, converge,
+    lease::{keep, release, win},
+};
+use reconcile_sim::{Operator, Shared, SimFleet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    crashes::{more_writes, reference, same_state},
+    workloads::{self, Workload},
+};
+
+/// Converges under the lease until nothing is left to do.
+async fn operate(operator: &Operator, name: &str, workload: &Workload) {
+    for round in 0..200 {
+        let holder = format!("{name}/{round}");
+        let stop = CancellationToken::new();
+        let held = win(operator, &holder, None, || 0.7, |_| {}, &stop).await.unwrap();
+        let leased = Leased { fleet: operator, held: held.clone() };
+        let result = tokio::select! {
+            result = converge(&leased, &workload.desired, &(), held.lost()) => Some(result.unwrap()),
+            () = async { keep(operator, &held).await; std::future::pending().await } => None,
+        };
+        release(operator, &held).await;
+        if result.is_some_and(|converged| converged.is_converged()) {
+            return;
+        }
+    }
+    panic!("{name} does not come to an end");
+}
+
+async fn both(workload: &Workload, seed: u64, stops: u64) -> usize {
+    let reference = reference(workload).await;
+    let what = format!("{} with seed {seed}", workload.name);
+    let shared = Shared::new(SimFleet::new(workload.start()));
+    let (one, two) = (Operator::new(&shared, seed, stops), Operator::new(&shared, !seed, stops));
+    tokio::join!(operate(&one, "one", workload), operate(&two, "two", workload));
+    assert_eq!(shared.overlaps(), Vec::<String>::new(), "{what}");
+    let tokens = shared.took_place();
+    assert!(tokens.is_sorted(), "{what}: an older token after a newer: {tokens:?}");
+    let writes = same_state(&shared.fleet, &reference, &what);
+    // An effect whose answer its operator did not live to hear is observed, not repeated.
+    assert_eq!(more_writes(&writes, &reference, 0), None, "{what}");
+    shared.refused()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_operators_never_interleave_and_do_nothing_twice() {
+    let mut all = vec![workloads::bare()];
+    all.extend(workloads::changes().await);
+    let mut refused = 0;
+    for seed in 0..40 {
+        let workload = &all[usize::try_from(seed).unwrap() % all.len()];
+        refused += both(workload, seed, 120).await;
+    }
+    assert!(refused > 0, "the fence was never needed, so nothing was tested");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_stops_the_second_waits_and_finds_nothing_to_do() {
+    let refused = both(&workloads::bare(), 7, 0).await;
+    assert_eq!(refused, 0);
+}

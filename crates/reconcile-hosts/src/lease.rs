@@ -1,0 +1,185 @@
+//! A server as a voter on the operators' lease, and the fence in front of every effect.
+//!
+//! The rule is [`reconcile_core::lease::Voter`]'s. The highest token stays on disk, beside the
+//! manifest; how long a grant lasts counts by the server's uptime and lives in memory. After a boot
+//! a voter that remembers a token counts it as granted for one more term.
+//!
+//! An effect holds a shared lock as long as its script runs, whatever becomes of the connection; a
+//! newer token is taken only while nobody holds it.
+
+use std::time::Duration;
+
+use reconcile_core::{
+    lease::{Ballot, Claimant, TTL, Vote},
+    model::HostName,
+    ports::EffectError,
+};
+
+use crate::{
+    Ssh,
+    apply::judge,
+    fault::Fault,
+    shell::{quote, script},
+};
+
+/// A ballot is a few milliseconds of work, unless an effect is just beginning.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where it is kept, and how it is read: `TOKEN` and `HOLDER`.
+const MEMORY: &str = r#"F=/var/lib/reconcile/fence.$CLUSTER R=/run/reconcile/lease.$CLUSTER
+refuse() { printf '@@fail %s %s\n' "$1" "$2" >&2; exit 90; }
+mkdir -p /var/lib/reconcile /run/reconcile && chmod 0755 /var/lib/reconcile /run/reconcile ||
+  refuse later 'cannot make /var/lib/reconcile and /run/reconcile'
+exec 6>>"$R.lock" 7>>"$R.effects" || refuse later 'cannot write in /run/reconcile'
+flock -w 5 6 || refuse soon 'another ballot or effect is just beginning'
+TOKEN=0 HOLDER=-
+[ ! -e "$F" ] || read -r TOKEN HOLDER <"$F"
+case $TOKEN in ''|*[!0-9]*) refuse after-change "$F is damaged: its first word must be a number" ;; esac
+# remember TOKEN HOLDER: for good.
+remember() {
+  printf '%s %s\n' "$1" "$2" >"$F.new" && sync "$F.new" && mv -f "$F.new" "$F" && sync /var/lib/reconcile ||
+    refuse later "cannot write $F"
+  TOKEN=$1 HOLDER=$2
+}
+"#;
+
+/// A script that is carried out only under a token that is not older than what the server has seen.
+pub(crate) fn fenced(text: &str, cluster: &str, claimant: &Claimant) -> String {
+    let fence = format!(
+        r#"fence() {{
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+umask 022
+[ "$(id -u)" = 0 ] || return 0
+CLUSTER={cluster}
+{MEMORY}if [ "$TOKEN" -gt {token} ] || {{ [ "$TOKEN" -eq {token} ] && [ "$HOLDER" != {holder} ]; }}; then
+  refuse soon "refused: $HOLDER holds the lease of this cluster by now (token $TOKEN, this is {token})"
+fi
+if [ "$TOKEN" -lt {token} ]; then
+  flock -w 30 -x 7 || refuse later 'an effect of an earlier holder of the lease is still under way here'
+  remember {token} {holder}
+fi
+flock -s 7
+exec 6>&-
+}}
+"#,
+        cluster = quote(cluster),
+        token = claimant.token,
+        holder = quote(&claimant.holder),
+    );
+    // No process that the script leaves behind may keep the lock.
+    let call = "fence && main </dev/null 7>&-\nexit $?\n";
+    fence + &text.replace("main </dev/null\nexit $?\n", call)
+}
+
+/// The script of a ballot.
+fn ballot_script(cluster: &str, ballot: &Ballot) -> String {
+    let ttl = TTL.as_millis();
+    let rule = match ballot {
+        Ballot::Look => "granted=1\n".to_owned(),
+        Ballot::Claim(who) => format!(
+            r#"T={token} H={holder}
+if [ "$T" -eq "$TOKEN" ]; then
+  [ "$H" != "$HOLDER" ] || granted=1
+elif [ "$T" -gt "$TOKEN" ] && [ $busy = 0 ] && {{ [ $left = 0 ] || [ "$H" = "$HOLDER" ]; }}; then
+  remember "$T" "$H"
+  granted=1
+fi
+[ $granted = 0 ] || {{ left={ttl}; lasts $((now + left)); }}
+"#,
+            token = who.token,
+            holder = quote(&who.holder),
+        ),
+        Ballot::Release(who) => format!(
+            r#"if [ {token} -eq "$TOKEN" ] && [ {holder} = "$HOLDER" ]; then
+  granted=1 left=0
+  lasts 0
+fi
+"#,
+            token = who.token,
+            holder = quote(&who.holder),
+        ),
+    };
+    script(&format!(
+        r#"CLUSTER={cluster}
+{MEMORY}lasts() {{ printf '%s %s\n' "$TOKEN" "$1" >"$R.new" && mv -f "$R.new" "$R" || refuse later "cannot write $R"; }}
+read -r up rest </proc/uptime
+now=${{up%.*}}000
+until=0 t=
+if [ -e "$R" ]; then
+  read -r t until <"$R"
+  [ "$t" = "$TOKEN" ] || until=0
+elif [ "$TOKEN" != 0 ]; then
+  until={ttl}
+fi
+left=$((until - now))
+[ $left -gt 0 ] || left=0
+busy=0 granted=0
+flock -n -x 7 || busy=1
+{rule}printf '@@vote %s %s %s %s %s\n' $granted "$TOKEN" $left $busy "$HOLDER"
+"#,
+        cluster = quote(cluster),
+    ))
+}
+
+impl Ssh {
+    /// Brings a ballot on the lease of a cluster to a server.
+    pub async fn vote(
+        &self,
+        host: &HostName,
+        cluster: &str,
+        ballot: &Ballot,
+    ) -> Result<Vote, EffectError> {
+        let attempt = format!("ask {host} for the lease");
+        let output = self.run_inner(host, &ballot_script(cluster, ballot), DEADLINE).await;
+        let judged = output.and_then(|output| judge(&output, &[]).map(|()| output));
+        let output = judged.map_err(|fault| fault.at(host, &attempt))?;
+        vote(&String::from_utf8_lossy(&output.stdout))
+            .ok_or_else(|| Fault::later("its answer is no vote").at(host, &attempt))
+    }
+
+    /// Does nothing on a server, under the token that effects carry: an error where that is too old.
+    pub async fn guard(&self, host: &HostName) -> Result<(), EffectError> {
+        let text = self.fenced(script(":\n"));
+        let output = self.run_inner(host, &text, DEADLINE).await;
+        output
+            .and_then(|output| judge(&output, &[]))
+            .map_err(|fault| fault.at(host, format!("check the lease on {host}")))
+    }
+}
+
+/// The answer to a ballot.
+fn vote(stdout: &str) -> Option<Vote> {
+    let line = stdout.lines().find_map(|line| line.strip_prefix("@@vote "))?;
+    let mut words = line.splitn(5, ' ');
+    Some(Vote {
+        granted: words.next()? == "1",
+        token: words.next()?.parse().ok()?,
+        left_ms: words.next()?.parse().ok()?,
+        busy: words.next()? == "1",
+        holder: words.next()?.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vote_is_read_whole_or_not_at_all() {
+        let read = vote("noise\n@@vote 1 7 15000 0 root@ops1/4711\n");
+        let holder = "root@ops1/4711".to_owned();
+        assert_eq!(
+            read,
+            Some(Vote { granted: true, token: 7, holder, left_ms: 15_000, busy: false })
+        );
+        assert_eq!(vote("@@vote 1 7\n"), None);
+        assert_eq!(vote(""), None);
+    }
+
+    #[test]
+    fn every_script_can_be_fenced() {
+        let claimant = Claimant { token: 7, holder: "a".to_owned() };
+        let text = fenced(&script(":\n"), "main", &claimant);
+        assert!(text.ends_with("fence && main </dev/null 7>&-\nexit $?\n"), "{text}");
+    }
+}

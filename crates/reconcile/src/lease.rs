@@ -1,0 +1,101 @@
+//! The operators' lease as the commands use it: who we are, waiting for it, keeping it.
+
+use std::{process, sync::Arc, time::Duration};
+
+use rand::RngExt as _;
+use reconcile_engine::lease::{self, Held, LeaseError};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{commands::Prepared, fleet::Electorate, output::say};
+
+/// How long a command that ends by itself waits: a holder that was killed is gone by then.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A lease that is kept until it is released or lost.
+pub(crate) struct Lease {
+    pub(crate) held: Arc<Held>,
+    electorate: Arc<Electorate>,
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Lease {
+    /// Waits for the lease of a cluster, for so long or for ever, and says why it waits.
+    pub(crate) async fn win(
+        prepared: &Prepared,
+        patience: Option<Duration>,
+        stop: &CancellationToken,
+    ) -> Result<Self, LeaseError> {
+        let electorate = Arc::new(prepared.fleet.electorate());
+        let waits = |error: &LeaseError| say(&format!("waiting: {}", told(error)));
+        let jitter = || rand::rng().random();
+        let held =
+            lease::win(electorate.as_ref(), &holder(), patience, jitter, waits, stop).await?;
+        tracing::info!(token = held.claimant().token, "the lease is ours");
+        let (port, kept) = (Arc::clone(&electorate), Arc::clone(&held));
+        let keeper = tokio::spawn(async move { lease::keep(port.as_ref(), &kept).await });
+        Ok(Self { held, electorate, keeper })
+    }
+
+    /// Cancelled when it is lost, or with `stop`.
+    pub(crate) fn until(&self, stop: &CancellationToken) -> CancellationToken {
+        let (lost, stop, either) =
+            (self.held.lost().clone(), stop.clone(), CancellationToken::new());
+        let both = either.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = lost.cancelled() => {}
+                () = stop.cancelled() => {}
+            }
+            both.cancel();
+        });
+        either
+    }
+
+    /// Gives it back, so that the next operator need not wait for its end.
+    pub(crate) async fn release(self) {
+        self.keeper.abort();
+        lease::release(self.electorate.as_ref(), &self.held).await;
+    }
+}
+
+/// The error for people: a holder's name without what only makes it unique.
+pub(crate) fn told(error: &LeaseError) -> String {
+    match error {
+        LeaseError::Busy { holder, host } => {
+            let name = holder.split('/').next().unwrap_or("-");
+            format!("a step of {name}, which is gone, is not over yet on {host}")
+        }
+        LeaseError::Taken { holder } => {
+            let mut words = holder.split('/');
+            let (name, process) = (words.next().unwrap_or("-"), words.next().unwrap_or("-"));
+            let since = words.next().and_then(|since| since.parse::<u64>().ok()).unwrap_or(0);
+            let (hours, minutes) = (since / 3600 % 24, since / 60 % 60);
+            format!(
+                "{name} (process {process}) holds the lease of this cluster, since {hours:02}:{minutes:02}Z"
+            )
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A name for this process and this attempt: `user@machine/process/seconds`, without blanks.
+fn holder() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let plain = |text: &str| {
+        let kept = text.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c));
+        kept.take(60).collect::<String>()
+    };
+    let machine = plain(&read("/proc/sys/kernel/hostname"));
+    let user = plain(&std::env::var("USER").unwrap_or_else(|_| "operator".to_owned()));
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    format!("{user}@{machine}/{}/{since}", process::id())
+}

@@ -1,0 +1,108 @@
+//! One writer: of two operators the second waits and says for whom, takes over when the first is
+//! gone, and one that was stopped past its lease does nothing more; a server refuses an old token.
+
+use std::{path::Path, process::Command, thread::sleep, time::Duration};
+
+use crate::harness::{Job, Lab, PATIENCE, seconds, until};
+
+/// The lease lasts 15 s; the next looks every 2 s.
+const TAKE_OVER: Duration = Duration::from_secs(25);
+const FILE: &str = "/etc/patroni/patroni.yml";
+
+/// An operator with a journal and a lock of its own, as on a machine of its own.
+fn operator(lab: &Lab, spec: &Path, name: &str) -> Job {
+    let state = lab.dir().join(format!("state-{name}"));
+    let state = state.to_str().expect("the lab's folder is text");
+    lab.start(spec, &["--watch", "--state-dir", state])
+}
+
+fn await_word(job: &Job, word: &str, patience: Duration) {
+    until(word, patience, || {
+        let told = job.told();
+        told.contains(word).then_some(()).ok_or(told)
+    });
+}
+
+fn heals(lab: &Lab, node: &str, by: &Job) {
+    let before = by.told().len();
+    lab.sh(node, &format!("chmod 644 {FILE}"));
+    until("the drift to be healed", PATIENCE, || {
+        let mode = lab.sh(node, &format!("stat -c %a {FILE}"));
+        (mode.trim() == "600").then_some(()).ok_or(by.told())
+    });
+    until("it to say so", PATIENCE, || {
+        let told = by.told()[before..].to_owned();
+        told.contains("ok    update").then_some(()).ok_or(told)
+    });
+}
+
+fn signal(job: &Job, name: &str) {
+    let status = Command::new("kill").args([name, &job.id().to_string()]).status();
+    assert!(status.expect("kill is there").success());
+}
+
+#[test]
+fn the_second_operator_waits_and_takes_over() {
+    let mut lab = Lab::shared();
+    let spec = lab.converged();
+    let nodes: Vec<String> = lab.nodes().into_iter().map(str::to_owned).collect();
+    let node = nodes[1].as_str();
+
+    let first = operator(&lab, &spec, "first");
+    await_word(&first, "is as desired and serves", PATIENCE);
+    let second = operator(&lab, &spec, "second");
+    await_word(&second, "holds the lease of this cluster", PATIENCE);
+    heals(&lab, node, &first);
+    assert!(!second.told().contains("to do"), "{}", second.told());
+    // What changes nothing needs no lease, what would waits and goes.
+    lab.reconcile(&spec, &["plan", "--exit-code"]).expect(0);
+    let state = lab.dir().join("state-third");
+    let state = state.to_str().expect("the lab's folder is text");
+    lab.reconcile(&spec, &["switchover", "--state-dir", state])
+        .expect(3)
+        .says("holds the lease of this cluster");
+
+    println!("kill -9 of the holder");
+    let began = std::time::Instant::now();
+    first.kill();
+    await_word(&second, "is as desired and serves", TAKE_OVER + PATIENCE);
+    println!("the second took over after {}", seconds(began.elapsed()));
+    assert!(began.elapsed() < TAKE_OVER, "{}", second.told());
+    heals(&lab, node, &second);
+
+    println!("SIGSTOP of the holder, past its lease");
+    signal(&second, "-STOP");
+    let third = operator(&lab, &spec, "third");
+    await_word(&third, "is as desired and serves", TAKE_OVER + PATIENCE);
+    heals(&lab, node, &third);
+    signal(&second, "-CONT");
+    await_word(&second, "the lease was lost", PATIENCE);
+    until("it to wait again", PATIENCE, || {
+        let told = second.told();
+        let waits = told.matches("holds the lease of this cluster").count();
+        (waits == 2).then_some(()).ok_or(told)
+    });
+    let before = second.told().len();
+    heals(&lab, node, &third);
+    sleep(Duration::from_secs(2));
+    assert_eq!(second.told()[before..], *"", "it only waits");
+
+    println!("a server that knows a newer token refuses");
+    lab.sh(node, "echo '1000000 elsewhere/1/0' > /var/lib/reconcile/fence.main");
+    lab.sh(node, &format!("chmod 644 {FILE}"));
+    await_word(&third, "refused: elsewhere/1/0 holds the lease", PATIENCE);
+    assert_eq!(lab.sh(node, &format!("stat -c %a {FILE}")).trim(), "644");
+
+    println!("a holder that ends in peace gives the lease back");
+    signal(&third, "-TERM");
+    let began = std::time::Instant::now();
+    await_word(&second, "the lease is ours", TAKE_OVER);
+    println!("the other took over after {}", seconds(began.elapsed()));
+    until("the refused drift to be healed", PATIENCE, || {
+        let mode = lab.sh(node, &format!("stat -c %a {FILE}"));
+        (mode.trim() == "600").then_some(()).ok_or(second.told())
+    });
+    drop(second);
+    sleep(Duration::from_secs(20));
+    lab.reconcile(&spec, &[]).expect(0).says("and serves");
+}
