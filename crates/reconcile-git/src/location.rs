@@ -42,6 +42,11 @@ impl Location {
     pub fn parse(text: &str) -> Option<Result<Self, BadLocation>> {
         text.strip_prefix("git+").map(read)
     }
+
+    /// The file or folder in the repository.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 fn read(text: &str) -> Result<Location, BadLocation> {

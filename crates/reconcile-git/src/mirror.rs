@@ -159,6 +159,22 @@ impl Mirror {
         self.read(&commit).map(Some)
     }
 
+    /// Another file of a commit that was given out, by its path in the repository. Reading takes no
+    /// lock: a fetch at work does not take a commit away, and must not hold up whoever reads.
+    pub fn file(&self, revision: &Revision, path: &str) -> Result<Option<Vec<u8>>, GitError> {
+        let commit = &revision.commit;
+        let entry = match self.tree(commit, path)?.as_slice() {
+            [] => return Ok(None),
+            [entry] if entry.is_file() && entry.path == path => entry.clone(),
+            _ => return Err(refused(commit, format!("{path} is no regular file"))),
+        };
+        if entry.size > FILE_MOST {
+            let most = FILE_MOST >> 10;
+            return Err(refused(commit, format!("{path} is larger than {most} KiB")));
+        }
+        self.ask("read a file", &["cat-file", "blob", &entry.object]).map(Some)
+    }
+
     /// Notes that a commit is in force; from now on the branch may only go on from it.
     pub fn accept(&self, revision: &Revision) -> Result<(), GitError> {
         let _lock = self.open()?;

@@ -153,7 +153,8 @@ pub(crate) fn unknown(path: &str, key: &str, value: Option<&str>) -> Option<Stri
             "write `hba`, a list of { type, database, user, address, method }"
         }
         "age" | "sops" | "vault" if path == "spec.secrets" => {
-            "run the program through `exec`, for example `exec: [sops, --decrypt, secrets.enc.yaml]`"
+            "a file that is encrypted with age or SOPS is named by `file` as well; the key is given \
+             by --identity. For other programs there is `exec: [PROGRAM, ARGUMENT]`"
         }
         "env" | "file" | "exec" | "value" | "name" | "secretref" | "valuefrom"
             if path.ends_with(".password") =>

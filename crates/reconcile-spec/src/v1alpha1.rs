@@ -142,11 +142,11 @@ structure! {
     /// never stand in this file.
     pub struct Secrets {
         /// Path of a YAML file of `name: value`, relative to this file; `reconcile secrets init`
-        /// makes one. Keep it out of Git.
+        /// makes one. In clear it must stay out of Git; encrypted with age or SOPS it may be there.
         pub file: Option<String>,
         /// Prefix of environment variables; the rest is the name in upper case with `_` for `-`.
         pub env: Option<String>,
-        /// A program and its arguments that prints such a YAML file: sops, age, vault.
+        /// A program and its arguments that prints such a YAML file.
         pub exec: Option<Vec<String>>,
     }
 }

@@ -113,11 +113,12 @@ impl ClusterSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SecretsSource {
-    /// A YAML file of `name: value`, its path relative to the specification.
+    /// A YAML file of `name: value`, in clear or encrypted with age or SOPS, its path relative to
+    /// the specification.
     File(String),
     /// Environment variables: this prefix, then the name in upper case with `_` for `-`.
     Env(String),
-    /// A program and its arguments whose standard output is such a YAML file (sops, age, vault).
+    /// A program and its arguments whose standard output is such a YAML file.
     Exec(Vec<String>),
 }
 

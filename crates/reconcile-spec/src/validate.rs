@@ -203,7 +203,7 @@ fn secrets_source(rules: &mut Rules<'_>, secrets: Option<&v1alpha1::Secrets>) ->
         (None, None, Some(_)) => {
             rules.push(
                 Fault::error("spec.secrets.exec", "the command has no program")
-                    .help("for example `exec: [sops, --decrypt, secrets.enc.yaml]`"),
+                    .help("for example `exec: [vault, kv, get, -format=yaml, database]`"),
             );
             default
         }

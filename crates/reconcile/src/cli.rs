@@ -29,6 +29,11 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) git: GitArgs,
 
+    /// File with the age identities that open encrypted secrets; default: the systemd credential
+    /// `age-identity`, where there is one.
+    #[arg(long, global = true, env = "RECONCILE_AGE_IDENTITY_FILE", value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+
     /// Only this cluster, where the file has several.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) cluster: Option<String>,

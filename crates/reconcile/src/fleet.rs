@@ -1,6 +1,6 @@
 //! The real fleet: the SSH, Docker and PostgreSQL adapters behind the engine's one port.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reconcile_cluster::{Endpoint, KeyEvents, watch_keys};
 use reconcile_core::{
@@ -24,7 +24,7 @@ use reconcile_spec::{
 };
 use reconcile_swarm::{Hints, SwarmClient};
 
-use crate::{source::resolve, switching::RealSwitching};
+use crate::{base::Base, switching::RealSwitching};
 
 /// Servers, Swarm and database as they are.
 pub(crate) struct RealFleet {
@@ -45,14 +45,14 @@ impl RealFleet {
         spec: &ClusterSpec,
         desired: &Desired,
         secrets: &Secrets,
-        base: &Path,
+        base: &Base,
     ) -> Self {
         let targets = spec.hosts.iter().map(|host| HostTarget {
             name: HostName::new(host.name.as_str()),
             address: host.address.to_string(),
             port: host.ssh.port,
             user: host.ssh.user.clone(),
-            identity_file: host.ssh.identity_file.as_ref().map(|path| resolve(base, path)),
+            identity_file: host.ssh.identity_file.as_ref().map(|path| base.resolve(path)),
             agent: host.ssh.agent,
             jump: host.ssh.jump.as_ref().map(|jump| JumpTarget {
                 host: jump.host.clone(),
@@ -61,7 +61,7 @@ impl RealFleet {
                 host_key: jump.host_key.clone(),
             }),
             host_key: host.ssh.host_key.clone(),
-            known_hosts: host.ssh.known_hosts.as_ref().map(|path| resolve(base, path)),
+            known_hosts: host.ssh.known_hosts.as_ref().map(|path| base.resolve(path)),
             sudo: host.ssh.sudo,
         });
         let ssh = Arc::new(Ssh::new(targets));

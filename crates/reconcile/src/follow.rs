@@ -40,7 +40,7 @@ pub(crate) struct Followed<'a> {
     refused: Option<String>,
     /// To be said at the next look: the text just put in force is not the newest.
     say: Option<String>,
-    /// The secrets file, once it is known, and its digest.
+    /// The secrets file and what opens it, once they are known, and their digest.
     secrets: Vec<PathBuf>,
     seen_secrets: String,
     dirty: mpsc::Sender<()>,
@@ -63,7 +63,7 @@ impl<'a> Followed<'a> {
         let (mut follower, mut fallback) = (None, None);
         if let Origin::Git(mirror) = &origin {
             fallback = match mirror.in_force() {
-                Ok(in_force) => in_force.map(Texts::from),
+                Ok(in_force) => in_force.map(|snapshot| Texts::committed(mirror, snapshot)),
                 Err(GitError::Refused { .. }) => None,
                 Err(error) => return Err(source::unread(&error)),
             };
@@ -118,7 +118,7 @@ impl<'a> Followed<'a> {
 
     /// A text other than the last one, or why there is none.
     fn news(&mut self) -> Option<Result<Texts, Failure>> {
-        let Some(follower) = &self.follower else {
+        let (Some(follower), Origin::Git(mirror)) = (&self.follower, &self.origin) else {
             let texts = self.origin.texts();
             let digest = sha256_hex(
                 match &texts {
@@ -132,7 +132,8 @@ impl<'a> Followed<'a> {
             }
             return Some(texts);
         };
-        Some(follower.news()?.map(Texts::from).map_err(|error| source::unread(&error)))
+        let news = follower.news()?.map_err(|error| source::unread(&error));
+        Some(news.map(|snapshot| Texts::committed(mirror, snapshot)))
     }
 
     fn secrets_digest(&self) -> String {
@@ -158,7 +159,8 @@ impl<'a> Followed<'a> {
                     Failure::new(format!("the file is no longer of cluster {} alone", self.cluster))
                 })?;
             if let SecretsSource::File(path) = &spec.secrets {
-                self.secrets = vec![source::resolve(&source.base, path)];
+                let identity = source.base.identity().map(|(path, _)| path);
+                self.secrets = identity.into_iter().chain([source.base.resolve(path)]).collect();
             }
             prepare(spec, &source.base)
         });

@@ -2,6 +2,7 @@
 //!
 //! The only room that prints, reads the environment, or exits. It decides nothing about clusters.
 
+mod base;
 mod cli;
 mod commands;
 mod failure;

@@ -4,17 +4,18 @@ use std::path::{Path, PathBuf};
 
 use reconcile_core::model::Revision;
 use reconcile_git::{GitError, Location, Mirror, Policy, Snapshot};
+use reconcile_sops::Form;
 use reconcile_spec::{ValidSpec, load, report, valid::SecretsSource};
 
-use crate::{cli::Cli, failure::Failure, output, state};
+use crate::{base::Base, cli::Cli, failure::Failure, output, secrets::in_clear, state};
 
 /// Name below the state folder for mirrors; no cluster may be called so.
 const MIRRORS: &str = "_git";
 
 /// The clusters asked for.
 pub(crate) struct Source {
-    /// The folder that relative paths in the file start from.
-    pub(crate) base: PathBuf,
+    /// Where what the file names is looked for.
+    pub(crate) base: Base,
     /// The clusters asked for.
     pub(crate) clusters: Vec<ValidSpec>,
     /// The commit that they come from.
@@ -34,15 +35,23 @@ pub(crate) enum Origin {
 /// Text by name, as it was read and before anything is made of it.
 #[derive(Clone)]
 pub(crate) struct Texts {
-    pub(crate) base: PathBuf,
+    pub(crate) base: Base,
     pub(crate) files: Vec<(String, String)>,
     pub(crate) revision: Option<Revision>,
 }
 
-impl From<Snapshot> for Texts {
-    /// What a commit names relatively starts at the current folder, for nothing is checked out.
-    fn from(snapshot: Snapshot) -> Self {
-        Self { base: PathBuf::from("."), files: snapshot.files, revision: Some(snapshot.revision) }
+impl Texts {
+    /// The texts of a commit.
+    pub(crate) fn committed(mirror: &Mirror, snapshot: Snapshot) -> Self {
+        let Snapshot { revision, files } = snapshot;
+        let first = files.first().map_or("", |(path, _)| path);
+        let base = Base::committed(mirror, &revision, first);
+        Self { base, files, revision: Some(revision) }
+    }
+
+    /// Whether this is the file that was asked for, and not one of a folder.
+    fn alone(&self) -> bool {
+        self.files.len() == 1
     }
 }
 
@@ -85,7 +94,10 @@ impl Origin {
     pub(crate) fn texts(&self) -> Result<Texts, Failure> {
         match self {
             Self::Path(path) => read_path(path),
-            Self::Git(mirror) => mirror.newest().map(Texts::from).map_err(|error| unread(&error)),
+            Self::Git(mirror) => {
+                let newest = mirror.newest().map_err(|error| unread(&error))?;
+                Ok(Texts::committed(mirror, newest))
+            }
         }
     }
 
@@ -125,7 +137,7 @@ pub(crate) fn read_in_force(cli: &Cli) -> Result<Source, Failure> {
     let Origin::Git(mirror) = &origin else { return Err(failure) };
     match mirror.in_force() {
         Ok(Some(snapshot)) => {
-            let source = parse(cli, &Texts::from(snapshot))?;
+            let source = parse(cli, &Texts::committed(mirror, snapshot))?;
             Ok(Source { refused: Some(failure.text()), ..source })
         }
         Ok(None) => Err(failure),
@@ -147,7 +159,7 @@ fn read_path(path: &Path) -> Result<Texts, Failure> {
     if !path.is_dir() {
         let base = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let base = base.unwrap_or(Path::new(".")).to_owned();
-        return Ok(Texts { base, files: vec![text(path)?], revision: None });
+        return Ok(Texts { base: Base::local(base), files: vec![text(path)?], revision: None });
     }
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(path).map_err(|error| fail(path, &error))? {
@@ -158,7 +170,7 @@ fn read_path(path: &Path) -> Result<Texts, Failure> {
     }
     paths.sort();
     let files = paths.iter().map(|path| text(path)).collect::<Result<Vec<_>, Failure>>()?;
-    Ok(Texts { base: path.to_owned(), files, revision: None })
+    Ok(Texts { base: Base::local(path.to_owned()), files, revision: None })
 }
 
 /// A folder may hold the secrets beside the clusters.
@@ -171,6 +183,12 @@ pub(crate) fn parse(cli: &Cli, texts: &Texts) -> Result<Source, Failure> {
     let mut clusters: Vec<ValidSpec> = Vec::new();
     let mut names = Vec::new();
     for (name, text) in &texts.files {
+        if texts.revision.is_some() && !texts.alone() && is_secrets(Path::new(name)) {
+            match Form::of(text.as_bytes()) {
+                Form::Plain => return Err(in_clear(name)),
+                Form::Age | Form::Sops => continue,
+            }
+        }
         // Of a file that is none of ours nothing may be quoted: it may hold secrets.
         if texts.files.len() > 1 && !text.lines().any(|line| line.starts_with("apiVersion:")) {
             return Err(Failure::new(format!("{name} has no `apiVersion:`")).hint(
@@ -211,13 +229,6 @@ pub(crate) fn parse(cli: &Cli, texts: &Texts) -> Result<Source, Failure> {
         }));
     }
     let revision = texts.revision.clone();
-    Ok(Source { base: texts.base.clone(), clusters, revision, refused: None })
-}
-
-/// A path of the file: `~/` is the home folder, anything relative starts at the file's folder.
-pub(crate) fn resolve(base: &Path, path: &str) -> PathBuf {
-    if let (Some(rest), Ok(home)) = (path.strip_prefix("~/"), std::env::var("HOME")) {
-        return Path::new(&home).join(rest);
-    }
-    base.join(path)
+    let base = texts.base.clone().with_identity(cli.identity.as_deref());
+    Ok(Source { base, clusters, revision, refused: None })
 }

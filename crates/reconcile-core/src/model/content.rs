@@ -1,12 +1,13 @@
 //! Bytes that may be secret, and text that is.
 //!
 //! Neither can be printed by accident: no Display, a Debug that shows only a length or a digest,
-//! and a Serialize (of [`Content`] alone) that writes the digest.
+//! and a Serialize (of [`Content`] alone) that writes the digest. Both are wiped when dropped.
 
 use std::{fmt, sync::OnceLock};
 
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroize as _;
 
 /// Lower-case hexadecimal SHA-256 of `bytes`.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -30,6 +31,12 @@ impl SecretText {
     /// The value. Each call is a place where the secret could leak: keep them few.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for SecretText {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -80,6 +87,14 @@ impl Content {
     /// The text for showing, unless it is secret or not UTF-8.
     pub fn shown(&self) -> Option<&str> {
         if self.secret { None } else { std::str::from_utf8(&self.bytes).ok() }
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        if self.secret {
+            self.bytes.zeroize();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `reconcile -f FILE`: converge once, prove service, exit.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use reconcile_core::{
     desired::{Desired, Secrets, desired},
@@ -14,6 +14,7 @@ use reconcile_spec::{ValidSpec, secrets::RECONCILE_PROBE};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    base::Base,
     cli::Cli,
     failure::{Failure, Outcome},
     fleet::RealFleet,
@@ -32,7 +33,7 @@ pub(crate) struct Prepared {
 }
 
 /// Reads secrets, makes the desired state and the way to the servers.
-pub(crate) fn prepare(spec: &ValidSpec, base: &Path) -> Result<Prepared, Failure> {
+pub(crate) fn prepare(spec: &ValidSpec, base: &Base) -> Result<Prepared, Failure> {
     let secrets = secrets::read(spec, base)?;
     let desired = desired(spec, &secrets).map_err(|missing| {
         let mut failure = Failure::new(format!("secrets of cluster {} are missing", spec.name));

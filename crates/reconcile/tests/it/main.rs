@@ -11,6 +11,7 @@ mod docs;
 mod git;
 mod render;
 mod report;
+mod sealed;
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
