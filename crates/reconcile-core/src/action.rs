@@ -93,6 +93,23 @@ pub enum HostAction {
         /// Enable it at boot.
         enable: bool,
     },
+    /// Tells a running unit what an earlier write of its file owes it: the marker that was left
+    /// before the file was replaced is removed when that is done.
+    Notify {
+        /// Unit.
+        unit: String,
+        /// Reload or restart.
+        verb: UnitVerb,
+        /// Asked on the server itself, immediately before a restart of etcd.
+        quorum: Option<EtcdQuorum>,
+    },
+    /// Lets the clients of the pooler for writes go on that an operator paused and did not resume.
+    ResumePooler {
+        /// Cluster, which names the guard.
+        cluster: String,
+        /// The pooler's port.
+        port: u16,
+    },
     /// Starts an etcd member for the first time. Claims the empty data directory, writes
     /// `/run/reconcile/etcd-bootstrap.env` with `ETCD_INITIAL_CLUSTER_STATE=<state>` (a
     /// volatile file that the unit reads after its own settings), enables and starts the

@@ -154,6 +154,17 @@ fn check_host(
                 check_quorum(desired, observed, host, broken);
             }
         }
+        HostAction::Notify { unit, verb, quorum } => {
+            if facts.units.get(unit).is_none_or(|unit| unit.owed.is_none()) {
+                broken("only a unit that is owed it is told of its file");
+            }
+            check_notify(desired, observed, step, host, (unit, *verb, quorum.is_some()), broken);
+        }
+        HostAction::ResumePooler { .. } => {
+            if !facts.pooler_held {
+                broken("only a pooler that was left paused is resumed");
+            }
+        }
         HostAction::StartEtcd { data_dir, initial_cluster_state, .. } => {
             if facts.data_dirs.get(data_dir).is_some_and(|directory| directory.populated) {
                 broken("a member with data is not started as one without");
@@ -169,24 +180,7 @@ fn check_host(
                 broken("Patroni is not started on somebody else's data");
             }
             if *until == PatroniGoal::Primary {
-                let everywhere_empty = desired.patroni.members.keys().all(|member| {
-                    observed.host(member).is_some_and(|facts| {
-                        facts.data_dirs.get(data_dir).is_none_or(|directory| !directory.populated)
-                    })
-                });
-                if !everywhere_empty {
-                    broken("a new database is made only where every host is known to have none");
-                }
-                let others = plan.steps.iter().any(|other| {
-                    matches!(
-                        &other.action,
-                        Action::Host(other, HostAction::StartPatroni { until: PatroniGoal::Primary, .. })
-                            if other != host
-                    )
-                });
-                if others {
-                    broken("one host makes the database");
-                }
+                check_new_database(desired, observed, plan, (host, data_dir), broken);
             }
         }
         HostAction::Sql { .. } => {
@@ -201,6 +195,55 @@ fn check_host(
         | HostAction::InstallPackages { .. }
         | HostAction::EnsureDirectory { .. }
         | HostAction::AwaitEtcd { .. } => {}
+    }
+}
+
+fn check_new_database(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    (host, data_dir): (&HostName, &str),
+    broken: &mut impl FnMut(&'static str),
+) {
+    let everywhere_empty = desired.patroni.members.keys().all(|member| {
+        observed.host(member).is_some_and(|facts| {
+            facts.data_dirs.get(data_dir).is_none_or(|directory| !directory.populated)
+        })
+    });
+    if !everywhere_empty {
+        broken("a new database is made only where every host is known to have none");
+    }
+    let others = plan.steps.iter().any(|other| {
+        matches!(
+            &other.action,
+            Action::Host(other, HostAction::StartPatroni { until: PatroniGoal::Primary, .. })
+                if other != host
+        )
+    });
+    if others {
+        broken("one host makes the database");
+    }
+}
+
+fn check_notify(
+    desired: &Desired,
+    observed: &Observed,
+    step: &Step,
+    host: &HostName,
+    (unit, verb, asks): (&str, UnitVerb, bool),
+    broken: &mut impl FnMut(&'static str),
+) {
+    if unit.starts_with("patroni") && verb != UnitVerb::Reload {
+        broken("Patroni is never restarted by systemd");
+    }
+    if verb == UnitVerb::Restart && counts(observed, host) {
+        if !step.impact.disruptive() {
+            broken("a restart says that it is one");
+        }
+        check_quorum(desired, observed, host, broken);
+        if !asks {
+            broken("quorum is asked for again in the moment of a restart");
+        }
     }
 }
 

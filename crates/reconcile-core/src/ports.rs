@@ -61,6 +61,9 @@ impl EffectError {
     }
 }
 
+/// So long clients wait at most in a pooler whose operator is gone.
+pub const GUARD: Duration = Duration::from_secs(30);
+
 /// What a transaction on the primary needs of the world, effect by effect.
 pub trait Switching: Send + Sync {
     /// While clients still work: a checkpoint, so that the one at the primary's end is short, and
@@ -72,6 +75,11 @@ pub trait Switching: Send + Sync {
     ) -> impl Future<Output = Result<(), EffectError>> + Send;
     /// A session on the console of the write pooler on a node, and nothing more.
     fn reach(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// Makes the node itself resume its write pooler [`GUARD`] from now, whatever becomes of us.
+    /// Again: from then on.
+    fn guard(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// Takes that back.
+    fn unguard(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
     /// `PAUSE` of the write pooler on a node; returns when its server connections are free.
     fn pause(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
     /// `RESUME` of the write pooler on a node; one that is not paused is success.

@@ -26,6 +26,8 @@ pub struct ProbeRequest {
     pub patroni: Option<String>,
     /// Ask the local PostgreSQL, if it is a primary.
     pub sql: Option<SqlProbe>,
+    /// The cluster whose guard over the pooler for writes is looked for.
+    pub pooler_of: Option<String>,
     /// Directory of PostgreSQL's programs, for `pg_controldata`.
     pub postgres_bin_dir: Option<String>,
 }

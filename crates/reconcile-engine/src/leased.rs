@@ -74,6 +74,13 @@ where
     async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
         self.fleet.switching().reach(node).await
     }
+    async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
+        self.held.check(Some(node))?;
+        self.fleet.switching().guard(node).await
+    }
+    async fn unguard(&self, node: &HostName) -> Result<(), EffectError> {
+        self.fleet.switching().unguard(node).await
+    }
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         self.held.check(Some(node))?;
         self.fleet.switching().pause(node).await

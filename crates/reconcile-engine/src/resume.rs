@@ -91,7 +91,13 @@ async fn resume_each<S: Switching>(
         let started = Instant::now();
         loop {
             let cause = match timeout(limit, world.resume(node)).await {
-                Ok(Ok(())) => return None,
+                Ok(Ok(())) => {
+                    // It only ends sooner what would end by itself.
+                    if !matches!(timeout(limit, world.unguard(node)).await, Ok(Ok(()))) {
+                        tracing::warn!("the guard of the pooler on {node} is left to run out");
+                    }
+                    return None;
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };

@@ -4,7 +4,7 @@
 //!
 //! It asks; Patroni decides. Clients keep their connections and wait in the poolers meanwhile.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use futures::future::join_all;
 pub use reconcile_core::ports::Switching;
@@ -13,7 +13,7 @@ use reconcile_core::{
     desired::Desired,
     model::{HostName, Observed, PatroniFact, PatroniRole},
     poolers::poolers,
-    ports::{EffectError, Retry},
+    ports::{EffectError, GUARD, Retry},
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -187,9 +187,8 @@ pub fn order(
 ///
 /// # Guarantees
 /// Nobody waits unless every pooler's console answers. The poolers that were told to pause are
-/// resumed on every way out of this function. If the operator is killed in it, the
-/// journal's open entry makes the next start resume them; PgBouncer's own `query_wait_timeout`
-/// (120 s) is the outer bound for a client.
+/// resumed on every way out of this function. If the operator is killed in it, each node resumes its
+/// pooler by itself after [`GUARD`], and the next operator does so as soon as it looks.
 ///
 /// # Cancellation
 /// Not to be cancelled: run it in a task of its own.
@@ -214,14 +213,63 @@ pub async fn switch_over<S: Switching>(
         tracing::warn!(%error, "not prepared to {order}");
     }
     listener.hear(&Event::SwitchBegins(order));
+    let guarded = guard(world, order).await;
     let started = Instant::now();
-    let moved = pause_and_move(world, order).await;
+    let moved = match guarded {
+        // While it goes on, the guards are put off; they are for an operator that is gone.
+        Ok(()) => tokio::select! {
+            moved = pause_and_move(world, order) => moved,
+            never = keep_guarded(world, order) => match never {},
+        },
+        Err(error) => Err(error),
+    };
     let resumed = resume_all(world, &order.nodes, RESUME).await;
     let held = started.elapsed();
     // A pooler that stays paused is the worse news of the two.
     let result = resumed.and(moved).map(|promotion| Report { held, promotion });
     listener.hear(&Event::SwitchEnds(order, &result));
     result
+}
+
+/// A switch on each node that resumes its pooler, should nobody else do it. Without one nobody is
+/// paused.
+async fn guard<S: Switching>(world: &S, order: &Order) -> Result<(), SwitchoverError> {
+    let begun = Instant::now();
+    let guarded = join_all(order.nodes.iter().map(|node| async move {
+        let cause = match timeout(GUARD, world.guard(node)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        Err(SwitchoverError::Pause { node: node.clone(), cause })
+    }))
+    .await;
+    guarded.into_iter().collect::<Result<(), _>>()?;
+    // This process may have been stopped meanwhile, and the first guard gone off.
+    if begun.elapsed() >= GUARD / 2 {
+        return Err(SwitchoverError::NotFit("guarding the poolers took too long".to_owned()));
+    }
+    Ok(())
+}
+
+async fn keep_guarded<S: Switching>(world: &S, order: &Order) -> Infallible {
+    loop {
+        sleep(GUARD / 3).await;
+        for (node, kept) in join_all(
+            order
+                .nodes
+                .iter()
+                .map(|node| async move { (node, timeout(GUARD / 3, world.guard(node)).await) }),
+        )
+        .await
+        {
+            match kept {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the guard of {node} was not put off"),
+                Err(_) => tracing::warn!("the guard of {node} was not put off: no answer"),
+            }
+        }
+    }
 }
 
 async fn pause_and_move<S: Switching>(

@@ -131,6 +131,7 @@ fn request(address: &str) -> ProbeRequest {
         ]),
         disks: strings(&["/var/lib/etcd", "/var/lib/postgresql/15/main", "/var/lib/docker"]),
         docker: true,
+        pooler_of: None,
         etcd: Some(format!("http://{address}:2379")),
         patroni: Some(format!("http://{address}:8008")),
         sql: Some(SqlProbe {

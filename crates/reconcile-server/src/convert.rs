@@ -118,6 +118,7 @@ pub(crate) fn class(object: &ObjectId) -> &'static str {
         ObjectId::Config(_) => "config",
         ObjectId::Secret(_) => "secret",
         ObjectId::Service(_) => "service",
+        ObjectId::Pooler(_) => "pooler",
     }
 }
 

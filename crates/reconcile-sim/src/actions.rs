@@ -107,7 +107,7 @@ impl World {
                 if let Some(quorum) = quorum {
                     self.ask_quorum(host, quorum)?;
                 }
-                self.write(host, file, before.as_deref(), *claim, cluster)?;
+                self.write(host, file, before.as_deref(), *claim, cluster, notify.as_ref())?;
                 // Also where the file is as desired by now: an earlier try may have been cut off
                 // between the file and its unit.
                 let changes = before.as_deref() != Some(file.content.digest().as_str());
@@ -119,6 +119,18 @@ impl World {
             HostAction::RemoveFile { path, digest } => self.remove(host, path, digest),
             HostAction::EnsureDirectory { path, .. } => {
                 self.wrote(format!("{host}:{path}"));
+                Ok(())
+            }
+            HostAction::Notify { unit, verb, quorum } => {
+                if let Some(quorum) = quorum {
+                    self.ask_quorum(host, quorum)?;
+                }
+                self.notify(host, unit, *verb)
+            }
+            HostAction::ResumePooler { .. } => {
+                self.paused.remove(host);
+                self.cut_here(host)?;
+                self.guarded.remove(host);
                 Ok(())
             }
             HostAction::Unit { unit, verb, enable } => self.unit(host, unit, *verb, *enable),
@@ -229,6 +241,7 @@ impl World {
         before: Option<&str>,
         claim: bool,
         cluster: &str,
+        notify: Option<&(String, UnitVerb)>,
     ) -> Effect {
         let attempt = format!("write {} on {host}", file.path);
         let new = File {
@@ -263,6 +276,13 @@ impl World {
             self.claim(host, Some(cluster), &claims)?;
         }
         self.cut_here(host)?;
+        let changes = there.as_ref().map(File::digest) != Some(new.digest());
+        if let Some((unit, verb)) = notify.filter(|_| changes)
+            && let Some(unit) = self.server_of(host)?.units.get_mut(unit)
+        {
+            unit.owed = Some(*verb);
+            unit.outdated = unit.running;
+        }
         self.server_of(host)?.files.insert(file.path.clone(), new);
         self.wrote(format!("{host}:{}", file.path));
         Ok(())
@@ -270,10 +290,16 @@ impl World {
 
     /// Reloads or restarts a unit after its file was replaced, if it is active.
     fn notify(&mut self, host: &HostName, unit: &str, verb: UnitVerb) -> Effect {
-        if !self.server_of(host)?.runs(unit) {
-            return Ok(());
+        if self.late {
+            return Err(refused(host, "run the script", "it was killed", Retry::Soon));
         }
-        self.unit(host, unit, verb, true)
+        if self.server_of(host)?.runs(unit) {
+            self.unit(host, unit, verb, true)?;
+        }
+        if let Some(unit) = self.server_of(host)?.units.get_mut(unit) {
+            unit.owed = None;
+        }
+        Ok(())
     }
 
     /// What the script asks the other members in the moment of a restart.
@@ -311,14 +337,19 @@ impl World {
         let mut new = crate::Unit { masked: false, ..state.clone() };
         new.enabled = if verb == UnitVerb::Stop { false } else { state.enabled || enable };
         match verb {
-            UnitVerb::Start => (new.running, new.failed) = (true, false),
-            UnitVerb::Stop => new.running = false,
+            UnitVerb::Start => {
+                new.outdated &= state.running;
+                (new.running, new.failed) = (true, false);
+            }
+            UnitVerb::Stop => (new.running, new.outdated) = (false, false),
             UnitVerb::Restart => {
-                new.running = true;
-                new.failed = false;
+                (new.running, new.failed, new.outdated) = (true, false, false);
                 self.wrote(format!("{host}/{unit} restart"));
             }
-            UnitVerb::Reload => self.wrote(format!("{host}/{unit} reload")),
+            UnitVerb::Reload => {
+                new.outdated = false;
+                self.wrote(format!("{host}/{unit} reload"));
+            }
             UnitVerb::Keep => {}
         }
         if matches!(verb, UnitVerb::Stop | UnitVerb::Restart) && state.running {

@@ -34,7 +34,8 @@ impl World {
                 let state = if unit.running { "running" } else { "stopped" };
                 let boot = if unit.enabled { "enabled" } else { "disabled" };
                 let masked = if unit.masked { " masked" } else { "" };
-                writeln!(text, "  unit {name} {state} {boot}{masked}")?;
+                let outdated = if unit.outdated { " on old settings" } else { "" };
+                writeln!(text, "  unit {name} {state} {boot}{masked}{outdated}")?;
             }
             for (path, data) in &server.data_dirs {
                 let what = match data {
@@ -58,6 +59,9 @@ impl World {
             }
             if self.paused.contains(name) {
                 writeln!(text, "  the pooler holds its clients back")?;
+            }
+            if self.guarded.contains(name) {
+                writeln!(text, "  the pooler is guarded")?;
             }
             let swarm = match server.docker.as_ref().map(|engine| &engine.swarm) {
                 None => "no docker".to_owned(),

@@ -14,6 +14,8 @@ pub enum Position {
     /// The first half happened: claims without the effect, a half-installed package, a
     /// Swarm without its label, a script without its last statement.
     Inside,
+    /// All but the last part happened: a file was replaced and its unit was not told.
+    Late,
     /// All of it happened, and nobody heard of it.
     After,
 }
@@ -77,9 +79,10 @@ impl Faults {
             faults.reboots.insert(1 + random.below(effects), host);
         }
         if random.chance(700) {
-            let position = match random.below(3) {
+            let position = match random.below(4) {
                 0 => Position::Before,
                 1 => Position::Inside,
+                2 => Position::Late,
                 _ => Position::After,
             };
             faults.crash = Some(Crash { effect: 1 + random.below(effects), position });

@@ -185,6 +185,11 @@ impl State {
             match position {
                 Position::Before => {}
                 Position::Inside => drop(apply(&mut self.world, true)),
+                Position::Late => {
+                    self.world.late = true;
+                    drop(apply(&mut self.world, false));
+                    self.world.late = false;
+                }
                 Position::After => drop(apply(&mut self.world, false)),
             }
             self.die();
@@ -254,6 +259,22 @@ impl Switching for SimFleet {
         let state = self.state();
         state.world.reachable(node)?;
         state.world.console(node)
+    }
+
+    async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
+        self.part(node, "guard", |world| {
+            world.guarded.insert(node.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn unguard(&self, node: &HostName) -> Result<(), EffectError> {
+        self.part(node, "unguard", |world| {
+            world.guarded.remove(node);
+            Ok(())
+        })
+        .await
     }
 
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {

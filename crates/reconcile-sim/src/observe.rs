@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reconcile_core::{
     model::{
         DataDirFact, DiskFact, DockerFact, FileFact, FileKind, HostFacts, HostName, Listener,
-        Observation, OsFact, PackageFact, UnitFact,
+        Observation, OsFact, Owed, PackageFact, UnitFact,
     },
     probe::ProbeRequest,
 };
@@ -66,6 +66,7 @@ impl World {
             disks: request.disks.iter().map(|path| (path.clone(), disk.clone())).collect(),
             docker: self.docker_fact(host, server, request.docker),
             manifest: server.manifest.clone(),
+            pooler_held: request.pooler_of.is_some() && self.guarded.contains(host),
             etcd: match request.etcd {
                 Some(_) => self.etcd_fact(host),
                 None => Observation::Known(None),
@@ -107,6 +108,7 @@ impl World {
             main_pid: if unit.running { 4242 } else { 0 },
             fragment: format!("/etc/systemd/system/{name}"),
             started_at: 0,
+            owed: unit.owed.map(|verb| Owed { verb, since: 0 }),
         }
     }
 

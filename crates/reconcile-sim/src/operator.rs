@@ -163,6 +163,14 @@ impl Switching for Operator {
     async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
         self.shared.fleet.reach(node).await
     }
+    async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
+        self.admitted(node)?;
+        self.shared.with(node, Voter::end);
+        self.shared.fleet.guard(node).await
+    }
+    async fn unguard(&self, node: &HostName) -> Result<(), EffectError> {
+        self.shared.fleet.unguard(node).await
+    }
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         self.shared.fleet.pause(node).await
     }

@@ -301,6 +301,11 @@ impl World {
     pub(crate) fn hold_clients(&mut self, node: &HostName, hold: bool) -> Effect {
         self.console(node)?;
         if hold {
+            if !self.guarded.contains(node) {
+                self.violate(format!(
+                    "the pooler on {node} was paused, and nothing resumes it without an operator"
+                ));
+            }
             self.paused.insert(node.clone());
         } else {
             self.paused.remove(node);
@@ -314,12 +319,14 @@ impl World {
         nodes: &[HostName],
         work: impl FnOnce(&mut Self) -> Effect,
     ) -> Effect {
+        self.guarded.extend(nodes.iter().cloned());
         let mut result = nodes.iter().try_for_each(|node| self.hold_clients(node, true));
         if result.is_ok() {
             result = work(self);
         }
         for node in nodes {
             self.paused.remove(node);
+            self.guarded.remove(node);
         }
         result
     }

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use reconcile_core::model::{Listener, Manifest, sha256_hex};
+use reconcile_core::{
+    action::UnitVerb,
+    model::{Listener, Manifest, sha256_hex},
+};
 use serde_json::Value;
 
 static PARSED: Mutex<BTreeMap<Vec<u8>, Option<Arc<Value>>>> = Mutex::new(BTreeMap::new());
@@ -85,6 +88,10 @@ pub struct Unit {
     pub masked: bool,
     /// systemd gave up on it.
     pub failed: bool,
+    /// It runs with what its files were before.
+    pub outdated: bool,
+    /// What it is to be told of its files, as it was noted on the server.
+    pub owed: Option<UnitVerb>,
 }
 
 /// What a data directory holds. One that is missing or empty has no entry.

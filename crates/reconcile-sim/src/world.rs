@@ -29,6 +29,8 @@ pub struct World {
     pub extensions: Vec<String>,
     /// Nodes whose pooler holds its clients back.
     pub paused: BTreeSet<HostName>,
+    /// Nodes whose pooler is resumed by the node itself unless its operator does or says otherwise.
+    pub guarded: BTreeSet<HostName>,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// How often each object was changed.
@@ -37,6 +39,8 @@ pub struct World {
     pub(crate) tick: u64,
     /// The next action is cut off by a power loss after its first half.
     pub(crate) cut: bool,
+    /// The next action is cut off before its last part: a file without its unit being told.
+    pub(crate) late: bool,
 }
 
 impl World {
@@ -106,6 +110,13 @@ impl World {
         self.power_off(name);
         self.server_mut(name).reboot();
         self.settle();
+    }
+
+    /// Half a minute passes in which no operator lives.
+    pub fn unattended(&mut self) {
+        for node in std::mem::take(&mut self.guarded) {
+            self.paused.remove(&node);
+        }
     }
 
     /// Lets everything that moves by itself move until it rests: etcd forms, Patroni elects and

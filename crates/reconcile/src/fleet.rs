@@ -11,7 +11,7 @@ use reconcile_core::{
     },
     lease::{Ballot, Claimant, Vote, Voters},
     model::{HostFacts, HostName, SecretText, SwarmFacts},
-    ports::{EffectError, Fleet, Retry, Switching},
+    ports::{EffectError, Fleet, GUARD, Retry, Switching},
     probe::{ProbeRequest, SwarmRequest},
     verify::{VerifyReport, VerifyRequest},
 };
@@ -33,6 +33,7 @@ pub(crate) struct RealFleet {
     patroni_urls: BTreeMap<HostName, String>,
     patroni_login: (String, SecretText),
     cluster: String,
+    pooler_port: u16,
     servers: Vec<HostName>,
     etcd: BTreeMap<HostName, Endpoint>,
     patroni_keys: String,
@@ -75,6 +76,7 @@ impl RealFleet {
             ssh,
             patroni_urls,
             cluster: desired.cluster.clone(),
+            pooler_port: desired.swarm.pooler_port,
             servers: desired.servers.keys().cloned().collect(),
             etcd: spec.hosts_with(Component::Etcd).map(|host| etcd_member(spec, host)).collect(),
             patroni_keys: desired.patroni.directory(),
@@ -179,6 +181,12 @@ impl Switching for RealFleet {
     }
     async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
         self.switching.reach(node).await
+    }
+    async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
+        self.ssh.guard_pooler(node, &self.cluster, self.pooler_port, GUARD).await
+    }
+    async fn unguard(&self, node: &HostName) -> Result<(), EffectError> {
+        self.ssh.unguard_pooler(node, &self.cluster).await
     }
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         self.switching.pause(node).await

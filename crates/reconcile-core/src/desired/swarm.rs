@@ -42,6 +42,8 @@ pub struct DesiredSwarm {
     pub secrets: Vec<SwarmFile>,
     /// Services, in the order in which they come up: router, poolers, front.
     pub services: Vec<ServiceSpec>,
+    /// Port of the pooler for writes, on each node.
+    pub pooler_port: u16,
     /// Superseded configs and secrets to keep.
     pub retention: u32,
 }
@@ -114,6 +116,7 @@ pub(super) fn swarm(spec: &ClusterSpec, values: &SecretValues<'_>) -> DesiredSwa
         configs: vec![front, router, write, read],
         secrets: vec![userlist],
         services,
+        pooler_port: ports.0.write,
         retention: spec.swarm.config_retention,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{EtcdFact, Observation, PatroniFact, SqlFacts};
+use crate::action::UnitVerb;
 
 /// The facts of one server, all from one round trip.
 ///
@@ -34,6 +35,8 @@ pub struct HostFacts {
     pub docker: Observation<Option<DockerFact>>,
     /// What reconcile says it made here.
     pub manifest: Manifest,
+    /// An operator has paused the pooler for writes here, or was about to, and has not resumed it.
+    pub pooler_held: bool,
     /// The local etcd member's own word. `Known(None)`: nothing listens on its client port.
     pub etcd: Observation<Option<EtcdFact>>,
     /// The local Patroni's own word. `Known(None)`: nothing listens on its REST port.
@@ -142,6 +145,18 @@ pub struct UnitFact {
     pub fragment: String,
     /// When the main process started, in whole seconds since 1970 (`ExecMainStartTimestamp`); 0 if never.
     pub started_at: u64,
+    /// What it was not told yet of a file of its own.
+    pub owed: Option<Owed>,
+}
+
+/// A unit's file was replaced, and whoever did it was cut off before the unit was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owed {
+    /// Reload or restart.
+    pub verb: UnitVerb,
+    /// When the file was replaced, in whole seconds since 1970 by the server's clock.
+    pub since: u64,
 }
 
 /// A listening TCP socket.

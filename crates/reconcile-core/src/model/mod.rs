@@ -12,7 +12,7 @@ mod swarm;
 pub use content::{Content, SecretText, sha256_hex};
 pub use host::{
     Claim, ClaimKind, DataDirFact, DiskFact, DockerFact, FileFact, FileKind, HostFacts, Listener,
-    LocalSwarm, LocalSwarmState, Manifest, OsFact, PackageFact, UnitFact,
+    LocalSwarm, LocalSwarmState, Manifest, OsFact, Owed, PackageFact, UnitFact,
 };
 pub use names::{HostName, ObjectId};
 pub use observation::{Observation, Observed};

@@ -65,6 +65,8 @@ pub enum ObjectId {
     ProbeTable,
     /// A parameter set by `ALTER SYSTEM`, which overrides the file.
     AlterSystem(String),
+    /// The pooler for writes on a server.
+    Pooler(HostName),
     /// The Swarm as a whole.
     Swarm,
     /// A server's membership in the Swarm.
@@ -90,6 +92,7 @@ impl ObjectId {
             | Self::EtcdMember(host)
             | Self::PatroniMember(host)
             | Self::Postgresql(host)
+            | Self::Pooler(host)
             | Self::SwarmNode(host) => Some(host),
             Self::EtcdCluster
             | Self::PatroniConfig
@@ -119,6 +122,7 @@ impl fmt::Display for ObjectId {
             Self::EtcdCluster => f.write_str("etcd"),
             Self::PatroniMember(host) => write!(f, "{host}/patroni-member"),
             Self::Postgresql(host) => write!(f, "{host}/postgresql"),
+            Self::Pooler(host) => write!(f, "{host}/pooler"),
             Self::PatroniConfig => f.write_str("patroni/config"),
             Self::Role(name) => write!(f, "role/{name}"),
             Self::Database(name) => write!(f, "database/{name}"),

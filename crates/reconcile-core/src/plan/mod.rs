@@ -9,6 +9,7 @@ mod display;
 mod draft;
 mod etcd;
 mod identity;
+mod owed;
 mod patroni;
 mod probe;
 mod roll;
@@ -245,6 +246,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     roll::plan(&view, &mut drafts);
     sql::plan(&view, &mut drafts);
     swarm::plan(&view, &mut drafts);
+    owed::plan(&view, &mut drafts);
     servers::plan_claims(&view, &mut drafts);
     identity::plan(&view, &mut drafts);
     let (steps, held) = arrange::arrange(drafts, &desired.policy, set_aside);

@@ -52,6 +52,7 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
         data_dirs,
         disks,
         docker: server.swarm != SwarmRole::None,
+        pooler_of: (server.swarm != SwarmRole::None).then(|| desired.cluster.clone()),
         etcd: member.map(|member| member.client_url.clone()),
         patroni: patroni.map(|member| member.rest_url.clone()),
         sql: patroni.map(|member| SqlProbe {

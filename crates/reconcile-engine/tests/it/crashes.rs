@@ -82,7 +82,7 @@ async fn every_crash(workload: &Workload) {
     let reference = reference(workload).await;
     let start = workload.start();
     for effect in 1..=reference.effects {
-        for position in [Position::Before, Position::Inside, Position::After] {
+        for position in [Position::Before, Position::Inside, Position::Late, Position::After] {
             let what = format!("{}: crash {position:?} effect {effect}", workload.name);
             let faults = Faults::crash(effect, position);
             let fleet = SimFleet::with_faults(start.clone(), faults);

@@ -3,6 +3,7 @@
 
 mod bare;
 mod crashes;
+mod cut_off;
 mod model;
 mod reach;
 mod roll;

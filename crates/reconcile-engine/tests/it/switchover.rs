@@ -31,6 +31,8 @@ enum Fault {
     NeverLeads,
     /// One router never sees it.
     Blind,
+    /// One node cannot be made to resume its pooler by itself.
+    NoGuard,
     /// The first RESUME of each pooler fails.
     ResumeFailsOnce,
 }
@@ -39,6 +41,8 @@ struct World {
     fault: Fault,
     paused: Mutex<BTreeSet<HostName>>,
     failed: Mutex<BTreeSet<HostName>>,
+    /// Nodes that resume their poolers by themselves, since when.
+    guarded: Mutex<BTreeMap<HostName, tokio::time::Instant>>,
     asked: Mutex<Option<tokio::time::Instant>>,
     /// Nodes that were told to pause or to resume.
     told: Mutex<BTreeSet<HostName>>,
@@ -75,7 +79,19 @@ impl Switching for World {
         }
         Ok(())
     }
+    async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
+        if self.fault == Fault::NoGuard && node.as_str() == "node2" {
+            return Err(error("systemd-run failed"));
+        }
+        lock(&self.guarded).insert(node.clone(), tokio::time::Instant::now());
+        Ok(())
+    }
+    async fn unguard(&self, node: &HostName) -> Result<(), EffectError> {
+        lock(&self.guarded).remove(node);
+        Ok(())
+    }
     async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
+        assert!(lock(&self.guarded).contains_key(node), "{node} is paused without a guard");
         lock(&self.told).insert(node.clone());
         // PgBouncer holds new work back at once, and answers when the old is done.
         lock(&self.paused).insert(node.clone());
@@ -127,6 +143,7 @@ async fn run_to(fault: Fault, candidate: &str) -> (World, Result<(), SwitchoverE
         fault,
         paused: Mutex::default(),
         failed: Mutex::default(),
+        guarded: Mutex::default(),
         asked: Mutex::default(),
         told: Mutex::default(),
     };
@@ -152,11 +169,13 @@ async fn every_pooler_is_resumed_on_every_way_out() {
         Fault::Refused,
         Fault::NeverLeads,
         Fault::Blind,
+        Fault::NoGuard,
         Fault::ResumeFailsOnce,
     ] {
         for candidate in ["node2", "node1"] {
             let (world, result) = run_to(fault, candidate).await;
             assert!(lock(&world.paused).is_empty(), "{fault:?} leaves poolers paused");
+            assert!(lock(&world.guarded).is_empty(), "{fault:?} leaves guards behind");
             let well = matches!(fault, Fault::None | Fault::ResumeFailsOnce | Fault::ChannelLost);
             assert_eq!(result.is_ok(), well, "{fault:?} to {candidate}: {result:?}");
         }
@@ -165,7 +184,7 @@ async fn every_pooler_is_resumed_on_every_way_out() {
 
 #[tokio::test(start_paused = true)]
 async fn patroni_is_not_asked_while_a_pooler_is_busy_or_dead() {
-    for fault in [Fault::Busy, Fault::Dead, Fault::Dies] {
+    for fault in [Fault::Busy, Fault::Dead, Fault::Dies, Fault::NoGuard] {
         let (world, result) = run(fault).await;
         assert!(lock(&world.asked).is_none(), "{fault:?}");
         assert!(matches!(result, Err(SwitchoverError::Pause { .. })), "{fault:?}");

@@ -81,11 +81,16 @@ else
   # From here on the work is finished even if nobody listens any more: a service must not be left
   # on the old file.
   trap '' PIPE HUP INT TERM
-  mv -fT -- "$N" "$P" && sync -- "$D" || fail later "cannot replace $P"
+{owe}  mv -fT -- "$N" "$P" && sync -- "$D" || fail later "cannot replace $P"
 fi
 "#,
         content = base64_lines(file.content.bytes()),
-        ask = quorum.map(ask_quorum).unwrap_or_default(),
+        ask = quorum
+            .map(|quorum| {
+                format!("if [ \"$WANT\" != \"$BEFORE\" ]; then\n{}fi\n", ask_quorum(quorum))
+            })
+            .unwrap_or_default(),
+        owe = notify.map(|(unit, verb)| units::owe(unit, verb)).unwrap_or_default(),
     );
     if is_unit_file(&file.path) {
         body.push_str("systemctl daemon-reload || fail later 'systemctl daemon-reload failed'\n");
@@ -103,20 +108,18 @@ fi
 
 /// The plan counted the others when it was made; a member may have failed since. Nothing has been
 /// changed yet where they are too few.
-fn ask_quorum(quorum: &EtcdQuorum) -> String {
+pub(super) fn ask_quorum(quorum: &EtcdQuorum) -> String {
     let urls = quorum.peers.iter().map(|url| format!("{}/health", url.trim_end_matches('/')));
     format!(
-        r#"if [ "$WANT" != "$BEFORE" ]; then
-  at 'asking the other members of etcd'
-  command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
-  well=0
-  for h in{urls}; do
-    case $(curl -q -s -k --noproxy '*' --max-time 2 -- "$h" 2>/dev/null) in
-      *'"health":"true"'*|*'"health":true'*) well=$((well + 1)) ;;
-    esac
-  done
-  [ "$well" -ge {needed} ] || fail later "a restart would cost etcd its quorum: $well other members are healthy, {needed} are needed"
-fi
+        r#"at 'asking the other members of etcd'
+command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
+well=0
+for h in{urls}; do
+  case $(curl -q -s -k --noproxy '*' --max-time 2 -- "$h" 2>/dev/null) in
+    *'"health":"true"'*|*'"health":true'*) well=$((well + 1)) ;;
+  esac
+done
+[ "$well" -ge {needed} ] || fail later "a restart would cost etcd its quorum: $well other members are healthy, {needed} are needed"
 "#,
         urls = words(urls.collect::<Vec<_>>()),
         needed = quorum.needed,

@@ -6,6 +6,7 @@
 mod files;
 mod packages;
 mod patroni;
+pub(crate) mod pooler;
 mod units;
 
 use std::time::Duration;
@@ -17,6 +18,8 @@ use reconcile_core::{
 };
 
 pub use patroni::patroni_script;
+pub use pooler::guard_script;
+pub(crate) use units::OWED;
 
 use crate::{
     Output, Ssh,
@@ -68,6 +71,10 @@ fn describe(action: &HostAction) -> String {
         HostAction::RemoveFile { path, .. } => format!("remove {path}"),
         HostAction::EnsureDirectory { path, .. } => format!("make directory {path}"),
         HostAction::Unit { unit, verb, .. } => format!("{} {unit}", units::word(*verb)),
+        HostAction::Notify { unit, verb, .. } => {
+            format!("{} {unit} for its new file", units::word(*verb))
+        }
+        HostAction::ResumePooler { .. } => "resume the pooler".to_owned(),
         HostAction::StartEtcd { .. } => "start etcd for the first time".to_owned(),
         HostAction::AwaitEtcd { endpoint, .. } => format!("wait for etcd at {endpoint}"),
         HostAction::StartPatroni { endpoint, .. } => format!("start Patroni at {endpoint}"),
@@ -95,6 +102,15 @@ pub fn action_script(action: &HostAction, deadline: Duration) -> Result<String, 
             files::directory(path, *mode, owner, group)
         }
         HostAction::Unit { unit, verb, enable } => units::unit(unit, *verb, *enable),
+        HostAction::Notify { unit, verb, quorum } => {
+            let ask = quorum.as_ref().map(files::ask_quorum).unwrap_or_default();
+            let mut body = format!("{ask}{}", units::notify(unit, *verb));
+            if let Some(quorum) = quorum {
+                body.push_str(&units::healthy_again(&quorum.member));
+            }
+            body
+        }
+        HostAction::ResumePooler { cluster, port } => pooler::resume(cluster, *port),
         HostAction::StartEtcd { data_dir, initial_cluster_state, claims } => {
             units::start_etcd(data_dir, initial_cluster_state, claims)
         }

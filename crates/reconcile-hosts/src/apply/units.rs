@@ -103,18 +103,55 @@ pub(super) fn unit(unit: &str, verb: UnitVerb, enable: bool) -> String {
     body
 }
 
-/// Tells a running unit of its new file. One that does not run reads it when it starts.
+/// What a unit is to be told, noted before its file is replaced: whoever is cut off after that leaves
+/// the note. It is in memory, for after a boot every unit has read its files.
+pub(crate) const OWED: &str = "/run/reconcile/owed-";
+
+fn verb_word(verb: UnitVerb) -> Option<&'static str> {
+    match verb {
+        UnitVerb::Reload => Some("reload"),
+        UnitVerb::Restart | UnitVerb::Start => Some("restart"),
+        UnitVerb::Stop | UnitVerb::Keep => None,
+    }
+}
+
+/// Notes what a unit is owed; for the inside of a script that is about to replace the file.
+pub(super) fn owe(unit: &str, verb: UnitVerb) -> String {
+    let Some(word) = verb_word(verb) else { return String::new() };
+    format!(
+        "  mkdir -p -m 0755 /run/reconcile && printf '{word} %s\\n' \"$(date +%s)\" >/run/reconcile/.owed.$$ &&\n\
+         \x20   mv -fT /run/reconcile/.owed.$$ {} || fail later 'cannot write in /run/reconcile'\n",
+        quote(&format!("{OWED}{unit}"))
+    )
+}
+
+/// Tells a running unit of its new file, and removes the note that it is owed that. One that does not
+/// run reads the file when it starts; one that is only starting is restarted without waiting for it,
+/// and told of what it can reload when it is up.
 pub(super) fn notify(unit: &str, verb: UnitVerb) -> String {
     let act = match verb {
-        UnitVerb::Reload => "act reload -- \"$U\"",
-        UnitVerb::Restart | UnitVerb::Start => "act restart -- \"$U\"",
+        UnitVerb::Reload => "reload",
+        UnitVerb::Restart | UnitVerb::Start => "restart",
         UnitVerb::Stop => return format!("{SETTLED}U={}\nact stop -- \"$U\"\n", quote(unit)),
         UnitVerb::Keep => return ":\n".to_owned(),
     };
+    let starting =
+        if act == "restart" { "act --no-block restart -- \"$U\"\n    told" } else { ":" };
     format!(
-        "{SETTLED}U={}\nif [ \"$(show \"$U\" ActiveState)\" = active ]; then\n{act}\n\
-         settled \"$U\" active\nfi\n",
-        quote(unit)
+        r#"{SETTLED}U={unit}
+told() {{ rm -f -- {note}; }}
+case $(show "$U" ActiveState) in
+  active)
+    act {act} -- "$U"
+    settled "$U" active
+    told ;;
+  inactive|failed) told ;;
+  *)
+    {starting} ;;
+esac
+"#,
+        unit = quote(unit),
+        note = quote(&format!("{OWED}{unit}")),
     )
 }
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reconcile_core::{
+    action::UnitVerb,
     model::{
-        Claim, ClaimKind, DataDirFact, DiskFact, FileFact, FileKind, Manifest, OsFact, PackageFact,
-        UnitFact,
+        Claim, ClaimKind, DataDirFact, DiskFact, FileFact, FileKind, Manifest, OsFact, Owed,
+        PackageFact, UnitFact,
     },
     probe::ProbeRequest,
 };
@@ -169,9 +170,11 @@ pub(super) fn units(
         let said = one_line(&tail(&sections.errors("units"), 1));
         return Err(format!("systemctl does not tell the units' state: {said}"));
     }
+    let notes = sections.text("owed");
+    let owed: BTreeMap<&str, Owed> = notes.lines().filter_map(owed).collect();
     let mut facts = BTreeMap::new();
     for (name, block) in request.units.iter().zip(blocks) {
-        let fact = unit(block);
+        let fact = UnitFact { owed: owed.get(name.as_str()).cloned(), ..unit(block) };
         // A unit whose file was removed under it may still run, which is a fact worth having.
         if fact.load == "not-found" && matches!(fact.active.as_str(), "inactive" | "") {
             continue;
@@ -181,6 +184,18 @@ pub(super) fn units(
     Ok(facts)
 }
 
+/// `UNIT VERB SECONDS`. Anything else was not written by us.
+fn owed(line: &str) -> Option<(&str, Owed)> {
+    let mut words = line.split(' ');
+    let (unit, verb, since) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
+    let verb = match verb {
+        "reload" => UnitVerb::Reload,
+        "restart" => UnitVerb::Restart,
+        _ => return None,
+    };
+    Some((unit, Owed { verb, since }))
+}
+
 fn unit(block: &str) -> UnitFact {
     let values: BTreeMap<&str, &str> =
         block.lines().filter_map(|line| line.split_once('=')).collect();
@@ -188,6 +203,7 @@ fn unit(block: &str) -> UnitFact {
     let number = |key: &str| values.get(key).and_then(|v| v.parse().ok()).unwrap_or(0);
     let started = values.get("ExecMainStartTimestamp").and_then(|v| v.strip_prefix('@'));
     UnitFact {
+        owed: None,
         load: text("LoadState"),
         active: text("ActiveState"),
         sub: text("SubState"),

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use reconcile_core::probe::ProbeRequest;
 
 use super::sql;
+use crate::apply::{OWED, pooler::path as guard_path};
 use crate::shell::{quote, script, words};
 
 /// Seconds that one HTTP request to a local service may take. A member without quorum answers
@@ -25,6 +26,7 @@ pub fn probe_script(request: &ProbeRequest) -> String {
     psql(&mut body, request);
     packages(&mut body, request);
     units(&mut body, request);
+    owed(&mut body, request);
     body.push_str(LISTENERS);
     files(&mut body, request);
     data_dirs(&mut body, request);
@@ -194,6 +196,20 @@ fn units(body: &mut String, request: &ProbeRequest) {
          systemctl show --no-pager -p {UNIT_PROPERTIES} --{units} >units 2>units.err\n\
          printf '%s\\n' $? >units.rc; }} &",
     );
+}
+
+/// What an operator that was cut off left to be done, in files of memory. Read with builtins.
+fn owed(body: &mut String, request: &ProbeRequest) {
+    let _infallible = write!(
+        body,
+        "for f in {OWED}*; do\n\
+         \x20 ! IFS= read -r line <\"$f\" || printf '%s %s\\n' \"${{f#{OWED}}}\" \"$line\"\n\
+         done >owed 2>/dev/null\n"
+    );
+    if let Some(cluster) = &request.pooler_of {
+        let guard = quote(&guard_path(cluster));
+        let _infallible = writeln!(body, "[ ! -e {guard} ] || printf 'guarded\\n' >guard");
+    }
 }
 
 fn files(body: &mut String, request: &ProbeRequest) {

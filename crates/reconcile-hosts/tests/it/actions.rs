@@ -14,7 +14,7 @@ use reconcile_core::{
     action::{DesiredFile, HostAction, PatroniAction, PatroniGoal, UnitVerb},
     model::{Claim, ClaimKind, Content, SecretText, sha256_hex},
 };
-use reconcile_hosts::apply::{action_script, patroni_script};
+use reconcile_hosts::apply::{action_script, guard_script, patroni_script};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Words that a shell would like to take for more.
@@ -76,6 +76,7 @@ fn every_action(word: &str) -> Vec<HostAction> {
             claims: claims.clone(),
         },
         HostAction::AwaitEtcd { endpoint: text(), claims: claims.clone() },
+        HostAction::ResumePooler { cluster: text(), port: 6432 },
         HostAction::Sql {
             socket_dir: text(),
             port: 5432,
@@ -87,6 +88,7 @@ fn every_action(word: &str) -> Vec<HostAction> {
         [UnitVerb::Start, UnitVerb::Stop, UnitVerb::Restart, UnitVerb::Reload, UnitVerb::Keep]
     {
         actions.extend([unit(verb, true), unit(verb, false)]);
+        actions.push(HostAction::Notify { unit: text(), verb, quorum: None });
         actions.push(HostAction::WriteFile {
             file: file(word, word),
             before: None,
@@ -116,6 +118,7 @@ fn every_script_is_a_shells() {
         }
     }
     check_syntax("patch", &patch(&SecretText::new(NASTY)));
+    check_syntax("guard", &guard_script(NASTY, 6432, Duration::from_secs(30)));
 }
 
 fn patch(password: &SecretText) -> String {
@@ -178,7 +181,8 @@ fn shellcheck_has_nothing_to_say() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut scripts = vec![super::probes::whole_script()];
+    let mut scripts =
+        vec![super::probes::whole_script(), guard_script("shop", 6432, Duration::from_secs(30))];
     let mut kinds = Vec::new();
     for action in every_action("/etc/plain") {
         let kind = std::mem::discriminant(&action);

@@ -64,6 +64,7 @@ fn request(address: &str) -> ProbeRequest {
         ]),
         disks: strings(&["/var/lib/etcd", "/var/lib/postgresql/15/main", "/var/lib/docker"]),
         docker: true,
+        pooler_of: Some("demo".to_owned()),
         etcd: Some(format!("http://{address}:2379")),
         patroni: Some(format!("http://{address}:8008")),
         sql: Some(SqlProbe {
