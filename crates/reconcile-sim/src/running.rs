@@ -238,6 +238,13 @@ impl World {
             ));
         }
         for standby in standbys {
+            let tried = |(name, value): (&String, &String)| {
+                SHARED.contains(&name.as_str())
+                    || self.running(&standby).is_some_and(|own| own.get(name) == Some(value))
+            };
+            if !new.iter().all(tried) {
+                self.violate(format!("the primary on {host} is the first to run with a new value"));
+            }
             if self.running(&standby).is_some_and(|own| lacks(own, &new)) {
                 self.violate(format!("{standby} has less than the restarted primary on {host}"));
             }

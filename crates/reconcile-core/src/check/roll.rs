@@ -44,6 +44,16 @@ fn raised(desired: &Desired, fact: &PatroniFact) -> bool {
     moves(desired, fact, Ordering::Greater)
 }
 
+/// Whether a member runs with another value of some parameter that a standby may have as it likes.
+fn untried(desired: &Desired, fact: &PatroniFact) -> bool {
+    let parameters = &desired.patroni.config["postgresql"]["parameters"];
+    let shared = |name: &str| SHARED.iter().any(|(other, _)| *other == name);
+    let settings = fact.settings.iter().flatten();
+    settings.filter(|(name, fact)| !shared(name) && !fact.altered).any(|(name, fact)| {
+        parameters[name].as_str().is_some_and(|wanted| !crate::setting::same(wanted, fact))
+    })
+}
+
 fn well(fact: &PatroniFact) -> bool {
     let follows = fact.role == PatroniRole::Replica && fact.streaming;
     fact.state == "running" && (fact.role == PatroniRole::Primary || follows)
@@ -100,7 +110,10 @@ pub(super) fn check(
                 broken("only a replica of the one primary is restarted as one");
             }
             let primary = others().find(|member| leads(member)).and_then(fact);
-            if primary.is_some_and(|primary| lowered(desired, primary)) && !raised(desired, own) {
+            if primary.is_some_and(|primary| lowered(desired, primary))
+                && !raised(desired, own)
+                && !untried(desired, own)
+            {
                 broken("what is lowered is lowered on the primary first");
             }
         }
@@ -133,6 +146,9 @@ pub(super) fn check(
             }
             if replicas().any(|replica| raised(desired, replica)) {
                 broken("what is raised is raised on the replicas first");
+            }
+            if replicas().any(|replica| untried(desired, replica)) {
+                broken("what is new is tried on the replicas first");
             }
         }
     }

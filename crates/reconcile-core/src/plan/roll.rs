@@ -4,6 +4,8 @@
 //! A standby must have no less of some parameters than its primary *runs* with. So what is raised is
 //! raised on the replicas first, and what is lowered is lowered on the primary first: there nobody
 //! could take over with the new value, and it restarts in place while clients wait in the poolers.
+//! Whatever else changes along with that is tried on the replicas before: Patroni starts a standby
+//! with no less than its primary had, so that the lowered value does not keep it from starting.
 //! All of this is decided from running values, never from what files say.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +55,14 @@ struct Wanting<'a> {
     changes: Vec<Change>,
     /// Parameters that differ, with what it runs with.
     runs: BTreeMap<String, String>,
+}
+
+impl Wanting<'_> {
+    /// Something differs that is none of the limits.
+    fn more_than_limits(&self) -> bool {
+        let limit = |change: &Change| LIMITS.iter().any(|(name, _)| *name == change.field);
+        self.changes.iter().any(|change| !limit(change))
+    }
 }
 
 /// What is to be raised or lowered of the limits, by a member's running values.
@@ -162,11 +172,12 @@ fn next(
         directions.insert(host, direction);
     }
     let lowers = directions.get(leader).is_some_and(|direction| direction.lowers);
-    // While the primary runs with more, a standby cannot have less: its restart would be in vain.
+    // While the primary runs with more, a standby cannot have less: its restart would be in vain,
+    // unless it is for something else.
     let first = wanting
         .iter()
         .filter(|member| member.host != leader)
-        .find(|member| !lowers || directions[member.host].raises);
+        .find(|member| !lowers || directions[member.host].raises || member.more_than_limits());
     if let Some(replica) = first {
         return Ok(restart_replica(view, replica));
     }

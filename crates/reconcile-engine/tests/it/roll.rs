@@ -82,8 +82,64 @@ async fn the_primary_is_lowered_first_and_in_place() {
         "node3 RestartReplica",
     ];
     assert_eq!(done(&roll(3, &[("max_connections", "150")]).await.0), order);
+}
+
+/// A value that PostgreSQL cannot start with must not meet the primary first.
+#[tokio::test(start_paused = true)]
+async fn what_changes_along_with_a_lowered_limit_is_tried_on_the_replicas() {
     let (fleet, _) = roll(3, &[("max_connections", "150"), ("shared_buffers", "1GB")]).await;
+    let order = [
+        "node2 RestartReplica",
+        "node3 RestartReplica",
+        "PAUSE",
+        "node1 restart the primary",
+        "RESUME",
+        "node2 RestartReplica",
+        "node3 RestartReplica",
+    ];
     assert_eq!(done(&fleet), order);
+}
+
+/// Limits up and down, others along with them, and changes of mind in the middle: the simulator and
+/// the checker complain where a standby has less than its primary, or the primary is the first to
+/// run with a new value.
+#[tokio::test(start_paused = true)]
+async fn any_mixture_ends_well() {
+    let choices: [(&str, [&str; 3]); 5] = [
+        ("max_connections", ["150", "200", "300"]),
+        ("max_worker_processes", ["4", "8", "16"]),
+        ("max_wal_senders", ["8", "10", "14"]),
+        ("shared_buffers", ["128MB", "160MB", "1GB"]),
+        ("max_replication_slots", ["8", "10", "12"]),
+    ];
+    let mut random = reconcile_sim::Random::new(7);
+    let mut fleet = SimFleet::new(converged(&desired(3, |_| {})).await);
+    for round in 0..24 {
+        let draw: Vec<(&str, &str)> = choices
+            .iter()
+            .filter_map(|(name, values)| {
+                let value = random.pick(values)?;
+                Some((*name, *value))
+            })
+            .collect();
+        let after = desired(3, set(&draw));
+        // A change of mind comes while the one before is half done.
+        let stop = (round % 3 == 0).then(|| 1 + random.below(8));
+        let faults = stop.map_or_else(reconcile_sim::Faults::default, |effect| {
+            reconcile_sim::Faults::crash(effect, reconcile_sim::Position::After)
+        });
+        fleet = SimFleet::with_faults(fleet.world(), faults);
+        if stop.is_some() {
+            tokio::select! {
+                biased;
+                result = apply(&fleet, &after) => drop(result.unwrap()),
+                () = fleet.crashed() => fleet.restart(),
+            }
+        } else {
+            settle(&fleet, &after, 1).await;
+        }
+        assert_eq!(fleet.world().violations, Vec::<String>::new(), "{round}: {draw:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
