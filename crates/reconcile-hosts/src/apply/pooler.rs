@@ -37,7 +37,7 @@ const WATCH: &str = r#"while read -r end rest <"$1"; do
   if [ "${up%.*}" -ge "$end" ]; then
     resume "$2"
     echo "the operator that paused the pooler on port $2 is gone; it is resumed"
-    rm -f -- "$1"
+    rm -f -- "$1" "$1.sh"
   else
     sleep 1
   fi
@@ -51,7 +51,7 @@ fn unit(cluster: &str) -> String {
 /// Names of the guard's file and unit, and how it is ended.
 fn head(cluster: &str) -> String {
     format!(
-        "{HEAD}{RESUME}F={} U={}\nrelease() {{ rm -f -- \"$F\"; systemctl stop -- \"$U\" 2>/dev/null || :; }}\n",
+        "{HEAD}{RESUME}F={} U={}\nrelease() {{ rm -f -- \"$F\" \"$F.sh\"; systemctl stop -- \"$U\" 2>/dev/null || :; }}\n",
         quote(&path(cluster)),
         quote(&unit(cluster))
     )
@@ -70,10 +70,12 @@ mkdir -p -m 0755 /run/reconcile || fail later 'cannot make /run/reconcile'
 trap '' PIPE HUP INT TERM
 read -r up rest </proc/uptime
 printf '%s\n' $((${{up%.*}} + {bound})) >"$F.new" && mv -f -- "$F.new" "$F" || fail later "cannot write $F"
+# A file of its own: systemd would take what the shell expands for its own variables.
+printf '%s' {watch} >"$F.sh.new" && mv -f -- "$F.sh.new" "$F.sh" || fail later "cannot write $F.sh"
 # Anew each time: one that was about to end would end.
 systemctl stop -- "$U" 2>/dev/null
 systemctl reset-failed -- "$U" 2>/dev/null
-systemd-run --quiet --collect --unit="$U" -- /bin/sh -c {watch} reconcile "$F" {port} ||
+systemd-run --quiet --collect --unit="$U" -- /bin/sh "$F.sh" "$F" {port} ||
   fail later "the pooler's guard $U does not start"
 "#,
         head = head(cluster),
