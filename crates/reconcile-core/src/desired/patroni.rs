@@ -20,6 +20,8 @@ pub const CONFIG: &str = "/etc/patroni/patroni.yml";
 pub const UNIT_FILE: &str = "/etc/systemd/system/patroni.service";
 /// Where PostgreSQL's Unix socket lives on Debian.
 pub const SOCKET_DIR: &str = "/var/run/postgresql";
+/// PostgreSQL's first superuser.
+pub const SUPERUSER: &str = "postgres";
 /// Replication role.
 pub const REPLICATION_ROLE: &str = "replicator";
 /// `pg_rewind`'s role.

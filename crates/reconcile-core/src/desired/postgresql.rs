@@ -98,6 +98,16 @@ pub(super) fn sql(spec: &ClusterSpec, values: &SecretValues<'_>) -> DesiredSql {
             },
         ),
         (patroni::REWIND_ROLE.to_owned(), login(patroni::REWIND_ROLE, secrets::POSTGRES_REWIND)),
+        (
+            patroni::SUPERUSER.to_owned(),
+            DesiredRole {
+                superuser: true,
+                createdb: true,
+                createrole: true,
+                replication: true,
+                ..login(patroni::SUPERUSER, secrets::POSTGRES_SUPERUSER)
+            },
+        ),
     ]);
     for role in &spec.postgresql.roles {
         let desired = DesiredRole {

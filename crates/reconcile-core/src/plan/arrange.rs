@@ -16,6 +16,7 @@ pub(super) fn arrange(
 ) -> (Vec<Step>, Vec<Held>) {
     let Drafts { mut steps, mut held } = drafts;
     steps.sort_by(|a, b| a.object.cmp(&b.object));
+    bind(&mut steps);
     let general = if policy.pause {
         Some(HoldReason::Paused("policy.pause is set".to_owned()))
     } else if policy.drift == Drift::Report {
@@ -39,7 +40,9 @@ pub(super) fn arrange(
         cause.is_none()
     });
     hold_dependents(&mut steps, &mut held);
+    hold_halves(&mut steps, &mut held);
     hold_second_disruption(&mut steps, &mut held);
+    hold_halves(&mut steps, &mut held);
     hold_dependents(&mut steps, &mut held);
 
     let mut placed: BTreeMap<ObjectId, usize> = BTreeMap::new();
@@ -102,6 +105,44 @@ fn hold_dependents(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
                 });
             }
         }
+    }
+}
+
+/// What changes along with a step comes after it.
+fn bind(steps: &mut [super::draft::Draft]) {
+    let bound: Vec<(ObjectId, BTreeSet<ObjectId>)> = steps
+        .iter()
+        .filter(|step| !step.together.is_empty())
+        .map(|step| (step.object.clone(), step.together.clone()))
+        .collect();
+    for (first, others) in bound {
+        for step in steps.iter_mut().filter(|step| others.contains(&step.object)) {
+            step.needs.insert(first.clone());
+        }
+    }
+}
+
+/// Half of a change that only makes sense as a whole is not made: a password that is changed in the
+/// database while its users cannot be told would lock them out. One that only waits for its turn
+/// makes the other half wait for the same.
+fn hold_halves(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
+    loop {
+        let reason = |step: &super::draft::Draft| {
+            let other = held.iter().find(|held| step.together.contains(&held.object))?;
+            match &other.reason {
+                HoldReason::OneAtATime(first) if step.together.contains(first) => None,
+                HoldReason::OneAtATime(first) => Some(HoldReason::OneAtATime(first.clone())),
+                _ => Some(HoldReason::WaitsFor(other.object.clone())),
+            }
+        };
+        let Some((index, reason)) =
+            steps.iter().enumerate().find_map(|(index, step)| Some((index, reason(step)?)))
+        else {
+            return;
+        };
+        let step = steps.remove(index);
+        held.push(Held { object: step.object, reason });
+        hold_dependents(steps, held);
     }
 }
 

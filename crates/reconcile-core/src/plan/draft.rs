@@ -55,6 +55,9 @@ pub(super) struct Draft {
     pub(super) reason: String,
     pub(super) impact: Impact,
     pub(super) needs: BTreeSet<ObjectId>,
+    /// What must change along with it: it is done only in a run in which none of them is held, and
+    /// they come after it.
+    pub(super) together: BTreeSet<ObjectId>,
     pub(super) deadline_seconds: u64,
     pub(super) action: Action,
 }
@@ -75,6 +78,7 @@ impl Draft {
             reason: reason.into(),
             impact: Impact::None,
             needs: BTreeSet::new(),
+            together: BTreeSet::new(),
             deadline_seconds,
             action,
         }

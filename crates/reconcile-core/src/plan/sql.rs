@@ -19,7 +19,8 @@ use crate::{
 };
 
 /// Roles that Patroni's bootstrap makes.
-pub(super) const INITIAL_ROLES: [&str; 2] = [patroni::REPLICATION_ROLE, patroni::REWIND_ROLE];
+pub(super) const INITIAL_ROLES: [&str; 3] =
+    [patroni::SUPERUSER, patroni::REPLICATION_ROLE, patroni::REWIND_ROLE];
 
 /// Patroni's own, where an older copy of a standby left them.
 const STANDBY: [&str; 3] = ["primary_conninfo", "primary_slot_name", "recovery_target_timeline"];
@@ -38,12 +39,12 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let Some(target) = target(view, drafts) else { return };
     let sql = &view.desired.sql;
     for (name, role) in &sql.roles {
-        // Patroni makes these two when it initialises the database; after that they are kept here,
+        // Patroni makes these when it initialises the database; after that they are kept here,
         // so that a new password reaches the catalogue before the replicas use it.
         if target.fresh && INITIAL_ROLES.contains(&name.as_str()) {
             continue;
         }
-        plan_role(&target, name, role, drafts);
+        plan_role(view, &target, name, role, drafts);
     }
     for (name, database) in &sql.databases {
         plan_database(&target, name, database, drafts);
@@ -137,7 +138,41 @@ fn statement(
         .needs([ObjectId::PatroniMember(target.host.clone())])
 }
 
-fn plan_role(target: &Target<'_>, name: &str, role: &DesiredRole, drafts: &mut Drafts) {
+/// Where a role's password stands besides the database: what has to change along with it, and the
+/// servers that have to be known for that.
+fn users(view: &View<'_>, role: &str) -> BTreeSet<ObjectId> {
+    let swarm = &view.desired.swarm;
+    if role == pgbouncer::AUTH_ROLE {
+        let nodes = swarm.nodes.iter().flat_map(|(host, _)| {
+            [ObjectId::Host(host.clone()), ObjectId::SwarmNode(host.clone())]
+        });
+        let poolers = swarm.services.iter().filter(|service| !service.secrets.is_empty());
+        let secrets = swarm.secrets.iter().map(|secret| ObjectId::Secret(secret.name.clone()));
+        return nodes
+            .chain(poolers.map(|service| ObjectId::Service(service.name.clone())))
+            .chain(secrets)
+            .chain([ObjectId::Swarm])
+            .collect();
+    }
+    if INITIAL_ROLES.contains(&role) {
+        let members = view.desired.patroni.members.keys();
+        return members
+            .flat_map(|host| {
+                let file = ObjectId::File(host.clone(), patroni::CONFIG.to_owned());
+                [ObjectId::Host(host.clone()), file]
+            })
+            .collect();
+    }
+    BTreeSet::new()
+}
+
+fn plan_role(
+    view: &View<'_>,
+    target: &Target<'_>,
+    name: &str,
+    role: &DesiredRole,
+    drafts: &mut Drafts,
+) {
     let fact = target.facts.roles.get(name);
     let changes = role_changes(role, fact);
     if fact.is_some() && changes.is_empty() {
@@ -154,6 +189,9 @@ fn plan_role(target: &Target<'_>, name: &str, role: &DesiredRole, drafts: &mut D
     .needs(role.member_of.iter().map(|group| ObjectId::Role(group.clone())));
     if fact.is_some() {
         draft.verb = Verb::Update;
+        if changes.iter().any(|(field, ..)| *field == "password") {
+            draft.together = users(view, name);
+        }
     }
     for (field, from, to) in changes {
         draft = draft.change(field, from, Some(to));
