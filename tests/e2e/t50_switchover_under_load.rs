@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Lab, Load, PATIENCE, figure, seconds, setting, until};
 
-/// Half a minute until a node resumes its own pooler, and what routers and clients need after it.
-const UNATTENDED: Duration = Duration::from_secs(30 + 8);
+/// 15 s until a node resumes its own pooler, and what routers and clients need after it.
+const UNATTENDED: Duration = Duration::from_secs(15 + 8);
 
 /// The figure is 3 s on a machine that does nothing else; the servers, the clients and the
 /// operator share this one.
@@ -96,7 +96,7 @@ fn nobody_waits_for_an_operator_that_is_gone() {
     println!("{seen}");
     figure(
         "operator killed between PAUSE and RESUME, none after it",
-        "writes go on within 38 s, 0 failed",
+        "writes go on within 23 s, 0 failed",
         &format!("after {}, {} failed of {}", seconds(back), seen.failed(), seen.done()),
     );
     assert_eq!(seen.failed(), 0, "{seen}");

@@ -62,7 +62,7 @@ impl EffectError {
 }
 
 /// So long clients wait at most in a pooler whose operator is gone.
-pub const GUARD: Duration = Duration::from_secs(30);
+pub const GUARD: Duration = Duration::from_secs(15);
 
 /// What a transaction on the primary needs of the world, effect by effect.
 pub trait Switching: Send + Sync {

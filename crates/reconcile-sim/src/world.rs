@@ -112,7 +112,7 @@ impl World {
         self.settle();
     }
 
-    /// Half a minute passes in which no operator lives.
+    /// So long passes in which no operator lives.
     pub fn unattended(&mut self) {
         for node in std::mem::take(&mut self.guarded) {
             self.paused.remove(&node);
