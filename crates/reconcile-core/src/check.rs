@@ -14,6 +14,7 @@ use crate::{
     desired::Desired,
     model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed},
     plan::{Impact, Plan, Step},
+    windows,
 };
 
 /// A rule that a plan breaks.
@@ -50,6 +51,9 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
         if held.contains(&step.object) {
             broken("a held object is not touched");
         }
+        if observed.pause().is_some() {
+            broken("nothing is done while the cluster is paused");
+        }
         if step.deadline_seconds == 0 {
             broken("every step has a deadline");
         }
@@ -59,7 +63,8 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
             Impact::Restart => desired.policy.restart,
             Impact::Switchover => desired.policy.switchover,
         };
-        if allowed != Permission::Allowed {
+        let open = || windows::is_open(&desired.policy.windows, observed.at);
+        if allowed != Permission::Allowed && !(allowed == Permission::InWindow && open()) {
             broken("what the policy does not allow is not done");
         }
         let (Action::Host(host, _) | Action::Patroni(host, _) | Action::Swarm(host, _)) =

@@ -15,3 +15,4 @@ pub mod scram;
 mod setting;
 pub mod status;
 pub mod verify;
+pub mod windows;

@@ -109,6 +109,9 @@ pub trait Fleet: Send + Sync {
     /// The poolers, Patroni and the routers, effect by effect.
     type Switching: Switching;
 
+    /// Seconds since 1970 by the operator's clock.
+    fn now(&self) -> u64;
+
     /// What a transaction on the primary goes through.
     fn switching(&self) -> &Self::Switching;
 

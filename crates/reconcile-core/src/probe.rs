@@ -8,6 +8,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeRequest {
+    /// Where the note of a pause would be.
+    pub pause: String,
     /// Packages by name.
     pub packages: BTreeSet<String>,
     /// Files.

@@ -166,6 +166,21 @@ pub fn status(
             (None, queued) => format!("{queued} wait for their turn"),
         },
     });
+    let pause = observed.pause();
+    conditions.push(Condition {
+        kind: "Paused",
+        status: truth(pause.is_some() || desired.policy.pause),
+        reason: match pause {
+            Some(_) => "ByCommand",
+            None if desired.policy.pause => "ByPolicy",
+            None => "NotPaused",
+        },
+        message: match pause {
+            Some(pause) => format!("nothing is changed; paused {pause}"),
+            None if desired.policy.pause => "nothing is changed; policy.pause is set".to_owned(),
+            None => "changes are made".to_owned(),
+        },
+    });
     conditions.push(layer("EtcdHealthy", "etcd members healthy", &hosts, |host| {
         (host.etcd != "-").then_some(host.etcd == "leader" || host.etcd == "member")
     }));

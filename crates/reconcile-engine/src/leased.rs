@@ -30,6 +30,9 @@ where
     fn switching(&self) -> &Self {
         self
     }
+    fn now(&self) -> u64 {
+        self.fleet.now()
+    }
     async fn observe_host(
         &self,
         host: &HostName,

@@ -60,7 +60,7 @@ pub async fn observe<F: Fleet>(
             }
         }
     };
-    (Observed { hosts, swarm }, answers)
+    (Observed { hosts, swarm, at: fleet.now() }, answers)
 }
 
 async fn observe_host<F: Fleet>(

@@ -102,6 +102,7 @@ fn request(address: &str) -> ProbeRequest {
         "/etc/mtab",
     ];
     ProbeRequest {
+        pause: "/var/lib/reconcile/pause.main".to_owned(),
         packages: strings(&[
             "etcd-server",
             "etcd-client",

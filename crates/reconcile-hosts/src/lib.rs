@@ -22,6 +22,7 @@ pub mod known_hosts;
 mod lease;
 mod limits;
 mod login;
+mod pause;
 pub mod probe;
 mod shell;
 mod ssh;

@@ -311,6 +311,10 @@ impl Switching for SimFleet {
 impl Fleet for SimFleet {
     type Switching = Self;
 
+    fn now(&self) -> u64 {
+        self.state().world.now
+    }
+
     fn switching(&self) -> &Self {
         self
     }

@@ -67,6 +67,7 @@ impl World {
             docker: self.docker_fact(host, server, request.docker),
             manifest: server.manifest.clone(),
             pooler_held: request.pooler_of.is_some() && self.guarded.contains(host),
+            pause: server.pause.clone(),
             etcd: match request.etcd {
                 Some(_) => self.etcd_fact(host),
                 None => Observation::Known(None),

@@ -194,6 +194,10 @@ impl Switching for Operator {
 impl Fleet for Operator {
     type Switching = Self;
 
+    fn now(&self) -> u64 {
+        self.shared.fleet.now()
+    }
+
     fn switching(&self) -> &Self {
         self
     }

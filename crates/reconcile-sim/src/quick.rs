@@ -41,7 +41,7 @@ impl World {
                 }
             }
         };
-        Observed { hosts, swarm }
+        Observed { hosts, swarm, at: self.now }
     }
 
     /// Observes, plans, checks, and carries the plan out in its order until it is empty, nothing

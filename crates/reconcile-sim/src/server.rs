@@ -7,7 +7,7 @@ use std::{
 
 use reconcile_core::{
     action::UnitVerb,
-    model::{Listener, Manifest, sha256_hex},
+    model::{Listener, Manifest, PauseNote, sha256_hex},
 };
 use serde_json::Value;
 
@@ -146,6 +146,8 @@ pub struct Server {
     pub docker_hangs: bool,
     /// What reconcile noted here.
     pub manifest: Manifest,
+    /// The note of a pause.
+    pub pause: Option<PauseNote>,
     /// Parts of the probe that come back unknown.
     pub unknown: BTreeSet<Section>,
     /// What PostgreSQL runs with; None: it does not run.
@@ -170,6 +172,7 @@ impl Server {
             docker: None,
             docker_hangs: false,
             manifest: Manifest::default(),
+            pause: None,
             unknown: BTreeSet::new(),
             running: None,
         }

@@ -31,6 +31,8 @@ pub struct World {
     pub paused: BTreeSet<HostName>,
     /// Nodes whose pooler is resumed by the node itself unless its operator does or says otherwise.
     pub guarded: BTreeSet<HostName>,
+    /// Seconds since 1970 by the operators' clock.
+    pub now: u64,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// How often each object was changed.

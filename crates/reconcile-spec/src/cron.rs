@@ -112,6 +112,13 @@ impl Cron {
     /// Whether the expression fires in the minute of that local time: minute 0–59, hour 0–23,
     /// day of the month 1–31, month 1–12, weekday 0–6 from Sunday.
     pub fn fires(&self, minute: u8, hour: u8, day: u8, month: u8, weekday: u8) -> bool {
+        self.fires_on(day, month, weekday)
+            && self.minutes.contains(&minute)
+            && self.hours.contains(&hour)
+    }
+
+    /// Whether the expression fires at some time of that local day.
+    pub fn fires_on(&self, day: u8, month: u8, weekday: u8) -> bool {
         let day_of_month = self.days.contains(&day);
         let day_of_week = self.weekdays.contains(&weekday);
         let fitting_day = if self.both_days_restrict {
@@ -119,10 +126,12 @@ impl Cron {
         } else {
             day_of_month && day_of_week
         };
-        fitting_day
-            && self.minutes.contains(&minute)
-            && self.hours.contains(&hour)
-            && self.months.contains(&month)
+        fitting_day && self.months.contains(&month)
+    }
+
+    /// The hours and minutes at which it fires on such a day, in order.
+    pub fn times(&self) -> impl Iterator<Item = (u8, u8)> + '_ {
+        self.hours.iter().flat_map(|hour| self.minutes.iter().map(|minute| (*hour, *minute)))
     }
 }
 

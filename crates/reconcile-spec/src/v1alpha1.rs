@@ -402,7 +402,7 @@ pub enum Drift {
 pub enum Permission {
     /// At any time.
     Allowed,
-    /// Inside one of `windows`; this release opens none by itself.
+    /// Inside one of `windows`, by the clock of the operator.
     InWindow,
     /// Never; it is held.
     Never,

@@ -111,6 +111,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Hand the primary over to a replica; clients wait in the poolers meanwhile.
     Switchover(SwitchoverArgs),
+    /// Have every operator of the cluster change nothing for a while.
+    Pause(PauseArgs),
+    /// End a pause.
+    Resume,
     /// Show the journal: what was done, when, and with what result.
     Events(EventsArgs),
     /// Show what a component wrote, of all servers as one stream in the order of time.
@@ -186,6 +190,16 @@ pub(crate) struct SwitchoverArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// For how long, such as 30m, 2h, 1d; at most 30 days. It ends by itself.
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = pause_length)]
+    pub(crate) length: u64,
+    /// Why, for whoever looks at the status meanwhile.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
     /// Format: text, or one JSON object a line.
     #[arg(short, long, default_value = "text")]
@@ -207,6 +221,13 @@ pub(crate) struct LogsArgs {
     /// Only so many of the last lines of each server.
     #[arg(short = 'n', long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) lines: u32,
+}
+
+/// The length of a pause in seconds.
+fn pause_length(text: &str) -> Result<u64, String> {
+    const LONGEST: u64 = 30 * 86_400;
+    let length = seconds(text)?;
+    if (1..=LONGEST).contains(&length) { Ok(length) } else { Err("from 1s to 30d".to_owned()) }
 }
 
 /// A length of time in seconds.

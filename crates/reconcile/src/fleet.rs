@@ -10,7 +10,7 @@ use reconcile_core::{
         patroni::{self, REST_USER},
     },
     lease::{Ballot, Claimant, Vote, Voters},
-    model::{HostFacts, HostName, SecretText, SwarmFacts},
+    model::{HostFacts, HostName, PauseNote, SecretText, SwarmFacts},
     ports::{EffectError, Fleet, GUARD, Retry, Switching},
     probe::{ProbeRequest, SwarmRequest},
     verify::{VerifyReport, VerifyRequest},
@@ -131,6 +131,23 @@ impl RealFleet {
         }
     }
 
+    /// What a server has noted of a pause.
+    pub(crate) async fn pause_note(
+        &self,
+        host: &HostName,
+    ) -> Result<Option<PauseNote>, EffectError> {
+        self.ssh.pause_note(host, &self.cluster).await
+    }
+
+    /// Notes a pause, or its end, on a server.
+    pub(crate) async fn note_pause(
+        &self,
+        host: &HostName,
+        note: &PauseNote,
+    ) -> Result<(), EffectError> {
+        self.ssh.note_pause(host, &self.cluster, note).await
+    }
+
     /// Effects from here on are refused by servers that know a newer holder of the lease.
     pub(crate) fn carry(&self, claimant: &Claimant) {
         self.ssh.carry(&self.cluster, claimant);
@@ -212,6 +229,10 @@ impl Switching for RealFleet {
 
 impl Fleet for RealFleet {
     type Switching = Self;
+
+    fn now(&self) -> u64 {
+        crate::state::now()
+    }
 
     fn switching(&self) -> &Self {
         self

@@ -87,6 +87,11 @@ pub(crate) fn told(error: &LeaseError) -> String {
 
 /// A name for this process and this attempt: `user@machine/process/seconds`, without blanks.
 fn holder() -> String {
+    format!("{}/{}/{}", who(), process::id(), crate::state::now())
+}
+
+/// `user@machine`, without blanks.
+pub(crate) fn who() -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let plain = |text: &str| {
         let kept = text.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c));
@@ -94,8 +99,5 @@ fn holder() -> String {
     };
     let machine = plain(&read("/proc/sys/kernel/hostname"));
     let user = plain(&std::env::var("USER").unwrap_or_else(|_| "operator".to_owned()));
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    format!("{user}@{machine}/{}/{since}", process::id())
+    format!("{user}@{machine}")
 }

@@ -9,6 +9,12 @@ use std::{
 
 use crate::{cli::Cli, failure::Failure};
 
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// The folder of a cluster's state.
 pub(crate) fn folder(cli: &Cli, cluster: &str) -> Result<PathBuf, Failure> {
     if let Some(folder) = &cli.state_dir {

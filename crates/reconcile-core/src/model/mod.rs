@@ -5,6 +5,7 @@ mod content;
 mod host;
 mod names;
 mod observation;
+mod pause;
 mod postgres;
 mod revision;
 mod swarm;
@@ -16,6 +17,7 @@ pub use host::{
 };
 pub use names::{HostName, ObjectId};
 pub use observation::{Observation, Observed};
+pub use pause::PauseNote;
 pub use postgres::{
     DatabaseFact, EtcdFact, EtcdMemberFact, PatroniFact, PatroniRole, ReplicationFact, RoleFact,
     SettingFact, SqlFacts,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{HostFacts, HostName, SwarmFacts, sha256_hex};
+use super::{HostFacts, HostName, PauseNote, SwarmFacts, sha256_hex};
 
 /// Something that was asked for: learnt, or not. Absence is a *known* value (`Known(None)`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,6 +59,8 @@ pub struct Observed {
     pub hosts: BTreeMap<HostName, Observation<HostFacts>>,
     /// The Swarm as one of its managers tells it. `Known(None)`: no server of ours is in a Swarm.
     pub swarm: Observation<Option<SwarmFacts>>,
+    /// When, in seconds since 1970 by the operator's clock.
+    pub at: u64,
 }
 
 impl Observed {
@@ -67,11 +69,18 @@ impl Observed {
         self.hosts.get(host).and_then(Observation::known)
     }
 
+    /// The pause that is in force.
+    pub fn pause(&self) -> Option<&PauseNote> {
+        let notes = self.hosts.values().filter_map(|facts| facts.known()?.pause.as_ref());
+        notes.max().filter(|note| note.lasts(self.at))
+    }
+
     /// Digest of all facts that a plan may rest on. Facts that move by themselves (free disk space,
     /// clock, lag, process ids) are left out, so that a saved plan stays valid while nothing
     /// that matters has moved.
     pub fn digest(&self) -> String {
         let mut steady = self.clone();
+        steady.at = 0;
         for facts in steady.hosts.values_mut() {
             if let Observation::Known(facts) = facts {
                 facts.drop_volatile();

@@ -6,18 +6,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use reconcile_spec::valid::{Drift, Permission, Policy};
 
 use super::{Held, HoldReason, SetAside, Step, draft::Drafts};
-use crate::model::ObjectId;
+use crate::{
+    model::{ObjectId, Observed},
+    windows,
+};
 
 /// The steps in order, and all holds.
 pub(super) fn arrange(
     drafts: Drafts,
     policy: &Policy,
+    observed: &Observed,
     set_aside: &SetAside,
 ) -> (Vec<Step>, Vec<Held>) {
     let Drafts { mut steps, mut held } = drafts;
     steps.sort_by(|a, b| a.object.cmp(&b.object));
     bind(&mut steps);
-    let general = if policy.pause {
+    let general = if let Some(pause) = observed.pause() {
+        Some(HoldReason::Paused(format!("{pause}; `reconcile resume` ends it")))
+    } else if policy.pause {
         Some(HoldReason::Paused("policy.pause is set".to_owned()))
     } else if policy.drift == Drift::Report {
         Some(HoldReason::Policy("policy.drift is `report`".to_owned()))
@@ -30,7 +36,7 @@ pub(super) fn arrange(
         );
     }
     hold_impact_on_doubt(&mut steps, &mut held);
-    hold_by_policy(&mut steps, &mut held, policy);
+    hold_by_policy(&mut steps, &mut held, policy, observed.at);
     steps.retain(|step| {
         let cause = set_aside.get(&step.object);
         held.extend(cause.map(|cause| Held {
@@ -167,7 +173,13 @@ fn hold_impact_on_doubt(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Hel
 }
 
 /// Holds what the policy does not allow to be done by itself.
-fn hold_by_policy(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>, policy: &Policy) {
+fn hold_by_policy(
+    steps: &mut Vec<super::draft::Draft>,
+    held: &mut Vec<Held>,
+    policy: &Policy,
+    now: u64,
+) {
+    let open = windows::is_open(&policy.windows, now);
     let refusal = |impact| {
         let (field, permission) = match impact {
             super::Impact::None | super::Impact::Reload => return None,
@@ -176,10 +188,12 @@ fn hold_by_policy(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>, po
         };
         match permission {
             Permission::Allowed => None,
+            Permission::InWindow if open => None,
             Permission::Never => Some(format!("policy.{field} is `never`")),
-            Permission::InWindow => Some(format!(
-                "policy.{field} is `inWindow`, and this release does not open windows by itself"
-            )),
+            Permission::InWindow => Some(match windows::next(&policy.windows, now) {
+                Some(next) => format!("policy.{field} is `inWindow`, and one opens {next}"),
+                None => format!("policy.{field} is `inWindow`, and no window ever opens"),
+            }),
         }
     };
     let (stay, go): (Vec<_>, Vec<_>) =

@@ -249,7 +249,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     owed::plan(&view, &mut drafts);
     servers::plan_claims(&view, &mut drafts);
     identity::plan(&view, &mut drafts);
-    let (steps, held) = arrange::arrange(drafts, &desired.policy, set_aside);
+    let (steps, held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
     Plan {
         cluster: desired.cluster.clone(),
         desired_digest: desired.digest(),

@@ -9,7 +9,10 @@ use crate::{
         Desired, DesiredServer, etcd, patroni,
         postgresql::{PROBE_DATABASE, PROBE_ROLE},
     },
-    model::{ClaimKind, HostFacts, HostName, LocalSwarmState, Observation, Observed, SecretText},
+    model::{
+        ClaimKind, HostFacts, HostName, LocalSwarmState, Observation, Observed, PauseNote,
+        SecretText,
+    },
     probe::{ProbeFile, ProbeRequest, SqlProbe, SwarmRequest},
     verify::{Front, VerifyRequest},
 };
@@ -46,6 +49,7 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
         .chain([crate::desired::server::PACKAGE_DISK.to_owned()])
         .collect();
     ProbeRequest {
+        pause: PauseNote::path(&desired.cluster),
         packages: packages(server),
         files,
         units: server.units.keys().cloned().collect(),

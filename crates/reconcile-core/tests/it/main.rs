@@ -10,3 +10,4 @@ mod refusals;
 mod rendered;
 mod speed;
 mod status;
+mod windows;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use reconcile_core::{
     action::{Action, HostAction},
-    model::{ClaimKind, HostFacts, HostName, Observed, SwarmFacts},
+    model::{ClaimKind, HostFacts, HostName, Observed, PauseNote, SwarmFacts},
     ports::{EffectError, Fleet, Retry},
     probe::{ProbeRequest, SwarmRequest},
     verify::{VerifyReport, VerifyRequest},
@@ -37,6 +37,10 @@ impl Fleet for Stubborn<'_> {
 
     fn switching(&self) -> &SimFleet {
         self.fleet
+    }
+
+    fn now(&self) -> u64 {
+        self.fleet.now()
     }
 
     async fn observe_host(
@@ -195,6 +199,27 @@ async fn a_step_that_keeps_failing_slows_down_nothing_else() {
     assert!(pauses.is_sorted(), "each pause is as long as the one before: {pauses:?}");
     let tries = watched(Some(Retry::AfterChange), storm).await;
     assert_eq!(tries.len(), 1, "a step that needs a person is not tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_and_its_end_lets_go_without_a_word() {
+    let rhythm = Rhythm { interval: Duration::from_secs(10), ..RHYTHM };
+    watched_by(None, NODE3, rhythm, &NoProof, async |fleet, dirty| {
+        rest(5_000).await;
+        fleet.change(|world| {
+            let (by, reason) = ("anna@ops1".to_owned(), String::new());
+            let note = PauseNote { number: 1, until: world.now + 100, by, reason };
+            world.server_mut("node1").pause = Some(note);
+            edit(world, "node2", FILE);
+        });
+        dirty.send(()).await.unwrap();
+        rest(60_000).await;
+        assert!(edited(fleet, "node2"), "the cluster is paused");
+        fleet.change(|world| world.now += 100);
+        rest(11_000).await;
+        assert!(!edited(fleet, "node2"), "the pause ended by itself");
+    })
+    .await;
 }
 
 /// Takes note away that etcd was formed: the plan waits for it, and this fleet waits in vain.

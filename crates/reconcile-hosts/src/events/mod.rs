@@ -173,7 +173,7 @@ fn attempt(host: &HostName) -> String {
 fn input(request: &ProbeRequest) -> String {
     let mut text = PROGRAM.to_owned();
     let files = request.files.iter().map(|file| file.path.as_str());
-    for path in files.chain([PACKAGES]) {
+    for path in files.chain([PACKAGES, request.pause.as_str()]) {
         let _infallible = writeln!(text, "file {path}");
     }
     for unit in &request.units {

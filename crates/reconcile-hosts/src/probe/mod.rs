@@ -66,6 +66,7 @@ pub fn parse_probe(
         docker: parse_net::docker(request, &sections),
         manifest: parse_host::manifest(&sections)?,
         pooler_held: request.pooler_of.is_some() && sections.bytes("guard").is_some(),
+        pause: parse_host::pause(request, &sections),
         etcd: parse_etcd::etcd(request, &sections, &listeners),
         patroni: parse_patroni::patroni(request, &sections, &listeners),
         sql: parse_sql::sql(request, &sections),

@@ -6,7 +6,7 @@ use reconcile_core::{
     action::UnitVerb,
     model::{
         Claim, ClaimKind, DataDirFact, DiskFact, FileFact, FileKind, Manifest, OsFact, Owed,
-        PackageFact, UnitFact,
+        PackageFact, PauseNote, UnitFact,
     },
     probe::ProbeRequest,
 };
@@ -278,6 +278,12 @@ pub(super) fn manifest(sections: &Sections) -> Result<Manifest, String> {
         return Err(format!("/var/lib/reconcile/manifest cannot be read: {said}"));
     }
     Ok(parse_manifest(&sections.text("manifest")))
+}
+
+/// An empty section is a note that cannot be read.
+pub(super) fn pause(request: &ProbeRequest, sections: &Sections) -> Option<PauseNote> {
+    sections.bytes("pause")?;
+    Some(PauseNote::parse(&sections.text("pause"), &request.pause))
 }
 
 pub(super) fn parse_manifest(text: &str) -> Manifest {

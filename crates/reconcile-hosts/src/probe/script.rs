@@ -32,6 +32,7 @@ pub fn probe_script(request: &ProbeRequest) -> String {
     data_dirs(&mut body, request);
     disks(&mut body, request);
     body.push_str(IDENTITY);
+    pause(&mut body, request);
     body.push_str(FINISH);
     script(&body)
 }
@@ -67,6 +68,15 @@ if [ -e /var/lib/reconcile/manifest ]; then
   cat /var/lib/reconcile/manifest >manifest 2>manifest.err; printf '%s\n' $? >manifest.rc
 fi
 "#;
+
+/// The note of a pause, with builtins.
+fn pause(body: &mut String, request: &ProbeRequest) {
+    let path = quote(&request.pause);
+    let _infallible = write!(
+        body,
+        "if [ -e {path} ]; then line=; IFS= read -r line <{path}; printf '%s\n' \"$line\" >pause; fi\n"
+    );
+}
 
 /// All sections: a table of sizes, then the bytes. What a part only needs itself is a dot file, so
 /// that it does not travel.

@@ -22,17 +22,9 @@ pub(super) fn path_fault(text: &str) -> Option<&'static str> {
     None
 }
 
-/// Whether a text has the form of an IANA time zone name. Whether the zone exists is the
-/// business of whoever owns the time zone database.
+/// Whether a text names a time zone of the IANA database that the program carries.
 pub(super) fn is_timezone(text: &str) -> bool {
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphabetic())
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-'))
-    };
-    text == "UTC"
-        || (text.contains('/')
-            && text.split('/').all(part)
-            && text.starts_with(|c: char| c.is_ascii_uppercase()))
+    (text == "UTC" || text.contains('/')) && jiff::tz::TimeZone::get(text).is_ok()
 }
 
 /// A network in CIDR notation, its host bits zero.

@@ -4,6 +4,7 @@ mod converge;
 mod events;
 mod lab;
 mod logs;
+mod pause;
 mod plan;
 mod render;
 mod report;
@@ -34,6 +35,8 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
         Some(Command::Apply(arguments)) => plan::apply(&cli, &arguments).await,
         Some(Command::Status(arguments)) => status::run(&cli, &arguments).await,
         Some(Command::Switchover(arguments)) => switchover::run(&cli, &arguments).await,
+        Some(Command::Pause(arguments)) => pause::pause(&cli, &arguments).await,
+        Some(Command::Resume) => pause::resume(&cli).await,
         Some(Command::Events(arguments)) => events::run(&cli, &arguments),
         Some(Command::Logs(arguments)) => logs::run(&cli, &arguments).await,
         Some(Command::Report(arguments)) => report::run(&cli, &arguments).await,

@@ -54,6 +54,10 @@ async fn hand_over(
     resume_what_was_left(prepared, journal).await;
     let pass =
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
+    if let Some(pause) = pass.observed.pause() {
+        return Err(Failure::new(format!("the cluster is paused {pause}"))
+            .hint("`reconcile resume` ends it"));
+    }
     let to = arguments.to.as_deref().map(HostName::new);
     let order = order(&prepared.desired, &pass.observed, to.as_ref())
         .map_err(|error| Failure::from_error("switch over", &error))?;
