@@ -70,6 +70,21 @@ fn the_second_operator_waits_and_takes_over() {
     assert!(began.elapsed() < TAKE_OVER, "{}", second.told());
     heals(&lab, node, &second);
 
+    println!("a pause stops every operator, and its end lets it go on");
+    let pause = ["pause", "--for", "5m", "--reason", "disk swap"];
+    lab.reconcile(&spec, &pause).expect(0).says("main is paused until");
+    await_word(&second, "disk swap", PATIENCE);
+    lab.sh(node, &format!("chmod 644 {FILE}"));
+    await_word(&second, "`reconcile resume` ends it", PATIENCE);
+    lab.reconcile(&spec, &["switchover", "--state-dir", state]).expect(1).says("is paused by");
+    assert_eq!(lab.sh(node, &format!("stat -c %a {FILE}")).trim(), "644");
+    lab.reconcile(&spec, &["resume"]).expect(0).says("main goes on");
+    until("the drift to be healed", PATIENCE, || {
+        let mode = lab.sh(node, &format!("stat -c %a {FILE}"));
+        (mode.trim() == "600").then_some(()).ok_or(second.told())
+    });
+    lab.reconcile(&spec, &["resume"]).expect(0).says("is not paused");
+
     println!("SIGSTOP of the holder, past its lease");
     signal(&second, "-STOP");
     let third = operator(&lab, &spec, "third");

@@ -13,7 +13,7 @@ use crate::{
     action::{Action, HostAction, PatroniGoal, SwarmAction, UnitVerb},
     desired::Desired,
     model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed},
-    plan::{Impact, Plan, Step},
+    plan::{Impact, Plan, Step, drift},
     windows,
 };
 
@@ -51,7 +51,8 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
         if held.contains(&step.object) {
             broken("a held object is not touched");
         }
-        if observed.pause().is_some() {
+        let resumes = matches!(step.object, ObjectId::Pooler(_));
+        if observed.pause().is_some() && !resumes {
             broken("nothing is done while the cluster is paused");
         }
         if step.deadline_seconds == 0 {
@@ -116,11 +117,9 @@ fn check_host(
             if before.is_some() && !claims(ClaimKind::File, &file.path) {
                 broken("a file that is not ours is not overwritten");
             }
-            if !desired
-                .servers
-                .get(host)
-                .is_some_and(|server| server.files.contains_key(&file.path))
-            {
+            let recorded = file.path == drift::RECORD && drift::reports(desired.policy.drift);
+            let server = desired.servers.get(host);
+            if !recorded && !server.is_some_and(|server| server.files.contains_key(&file.path)) {
                 broken("only desired files are written");
             }
             if let Some((unit, verb)) = notify {

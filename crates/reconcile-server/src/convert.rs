@@ -134,6 +134,7 @@ pub(crate) fn hold_kind(reason: &HoldReason) -> &'static str {
         HoldReason::OneAtATime(_) => "oneAtATime",
         HoldReason::Paused(_) => "paused",
         HoldReason::Policy(_) => "policy",
+        HoldReason::Reported(_) => "reported",
         HoldReason::Impossible(_) => "impossible",
         HoldReason::NeedsPerson(_) => "needsPerson",
     }

@@ -15,6 +15,9 @@ use crate::{
     server::{DataDir, Section, port},
 };
 
+/// A text longer than this does not travel.
+const TEXT_LIMIT: usize = 64 * 1024;
+
 impl World {
     /// The facts of a server, as far as they are asked for.
     pub fn facts(&self, host: &HostName, request: &ProbeRequest) -> Option<HostFacts> {
@@ -28,7 +31,7 @@ impl World {
                 mode: file.mode,
                 owner: file.owner.clone(),
                 group: file.group.clone(),
-                text: shown.then(|| file.text()),
+                text: (shown && file.bytes.len() <= TEXT_LIMIT).then(|| file.text()),
                 digest,
             };
             Some((asked.path.clone(), fact))

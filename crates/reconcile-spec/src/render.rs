@@ -413,15 +413,24 @@ fn swarm_of(swarm: &valid::Swarm) -> out::Swarm {
 
 fn policy_of(policy: &valid::Policy) -> out::Policy {
     let valid::Policy { drift, prune, pause, switchover, restart, windows } = policy;
+    let valid::DriftModes { packages, files, units, postgresql, swarm } = drift;
+    let mode = |mode: &valid::Drift| match mode {
+        valid::Drift::Heal => out::Drift::Heal,
+        valid::Drift::Report => out::Drift::Report,
+    };
     let permission = |permission: &valid::Permission| match permission {
         valid::Permission::Allowed => out::Permission::Allowed,
         valid::Permission::InWindow => out::Permission::InWindow,
         valid::Permission::Never => out::Permission::Never,
     };
     out::Policy {
-        drift: Some(match drift {
-            valid::Drift::Heal => out::Drift::Heal,
-            valid::Drift::Report => out::Drift::Report,
+        drift: None,
+        drift_by_class: Some(out::DriftByClass {
+            packages: Some(mode(packages)),
+            files: Some(mode(files)),
+            units: Some(mode(units)),
+            postgresql: Some(mode(postgresql)),
+            swarm: Some(mode(swarm)),
         }),
         prune: Some(*prune),
         pause: Some(*pause),

@@ -372,6 +372,8 @@ structure! {
     pub struct Policy {
         /// What is done about drift. Default: `heal`.
         pub drift: Option<Drift>,
+        /// The same for classes of things, where it differs from `drift`.
+        pub drift_by_class: Option<DriftByClass>,
         /// Whether things made by reconcile that this file no longer names are removed; this
         /// release removes none either way. Default: false.
         pub prune: Option<bool>,
@@ -383,6 +385,22 @@ structure! {
         pub restart: Option<Permission>,
         /// The windows that `inWindow` means.
         pub windows: Vec<Window>,
+    }
+}
+
+structure! {
+    /// What is done about drift, by class.
+    pub struct DriftByClass {
+        /// Packages of the core.
+        pub packages: Option<Drift>,
+        /// Files that reconcile writes.
+        pub files: Option<Drift>,
+        /// Units: etcd, Patroni, Docker.
+        pub units: Option<Drift>,
+        /// Patroni's dynamic configuration, `ALTER SYSTEM`, roles, databases and what is in them.
+        pub postgresql: Option<Drift>,
+        /// Nodes, network, configs, secrets and services of the Swarm.
+        pub swarm: Option<Drift>,
     }
 }
 

@@ -327,7 +327,7 @@ pub enum Watchdog {
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
     /// What is done about drift.
-    pub drift: Drift,
+    pub drift: DriftModes,
     /// Whether owned things that the specification no longer names are removed.
     pub prune: bool,
     /// Whether nothing at all is changed.
@@ -338,6 +338,29 @@ pub struct Policy {
     pub restart: Permission,
     /// The windows that [`Permission::InWindow`] means.
     pub windows: Vec<Window>,
+}
+
+/// What is done about drift, by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftModes {
+    /// Packages.
+    pub packages: Drift,
+    /// Files.
+    pub files: Drift,
+    /// Units.
+    pub units: Drift,
+    /// Patroni's dynamic configuration, `ALTER SYSTEM`, roles, databases and what is in them.
+    pub postgresql: Drift,
+    /// Nodes, network, configs, secrets and services of the Swarm.
+    pub swarm: Drift,
+}
+
+impl DriftModes {
+    /// The same for all classes.
+    pub fn all(drift: Drift) -> Self {
+        Self { packages: drift, files: drift, units: drift, postgresql: drift, swarm: drift }
+    }
 }
 
 /// What is done about drift.

@@ -5,7 +5,9 @@ use crate::fault::{Fault, Places, Severity};
 use crate::names::{ClusterName, NameError};
 use crate::quantity::{Bytes, Millis, QuantityError};
 use crate::v1alpha1::{self, PostgresCluster};
-use crate::valid::{ClusterSpec, Drift, Permission, Policy, SecretsSource, ValidSpec, Window};
+use crate::valid::{
+    ClusterSpec, Drift, DriftModes, Permission, Policy, SecretsSource, ValidSpec, Window,
+};
 
 mod core;
 mod cross;
@@ -227,7 +229,7 @@ fn secrets_source(rules: &mut Rules<'_>, secrets: Option<&v1alpha1::Secrets>) ->
 
 fn policy_of(rules: &mut Rules<'_>, policy: Option<&v1alpha1::Policy>) -> Policy {
     let none = v1alpha1::Policy::default();
-    let v1alpha1::Policy { drift, prune, pause, switchover, restart, windows } =
+    let v1alpha1::Policy { drift, drift_by_class, prune, pause, switchover, restart, windows } =
         policy.unwrap_or(&none);
     for (field, permission) in [("switchover", switchover), ("restart", restart)] {
         if *permission == Some(v1alpha1::Permission::InWindow) && windows.is_empty() {
@@ -246,15 +248,28 @@ fn policy_of(rules: &mut Rules<'_>, policy: Option<&v1alpha1::Policy>) -> Policy
         Some(v1alpha1::Permission::Never) => Permission::Never,
     };
     Policy {
-        drift: match drift {
-            None | Some(v1alpha1::Drift::Heal) => Drift::Heal,
-            Some(v1alpha1::Drift::Report) => Drift::Report,
-        },
+        drift: drift_modes(*drift, drift_by_class.as_ref()),
         prune: prune.unwrap_or(false),
         pause: pause.unwrap_or(false),
         switchover: permission(switchover),
         restart: permission(restart),
         windows: windows.iter().enumerate().filter_map(|(i, w)| window(rules, i, w)).collect(),
+    }
+}
+
+fn drift_modes(drift: Option<v1alpha1::Drift>, by: Option<&v1alpha1::DriftByClass>) -> DriftModes {
+    let none = v1alpha1::DriftByClass::default();
+    let v1alpha1::DriftByClass { packages, files, units, postgresql, swarm } = by.unwrap_or(&none);
+    let mode = |class: &Option<v1alpha1::Drift>| match class.or(drift) {
+        None | Some(v1alpha1::Drift::Heal) => Drift::Heal,
+        Some(v1alpha1::Drift::Report) => Drift::Report,
+    };
+    DriftModes {
+        packages: mode(packages),
+        files: mode(files),
+        units: mode(units),
+        postgresql: mode(postgresql),
+        swarm: mode(swarm),
     }
 }
 

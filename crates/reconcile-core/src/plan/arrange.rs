@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reconcile_spec::valid::{Drift, Permission, Policy};
+use reconcile_spec::valid::{Permission, Policy};
 
 use super::{Held, HoldReason, SetAside, Step, draft::Drafts};
 use crate::{
@@ -25,14 +25,16 @@ pub(super) fn arrange(
         Some(HoldReason::Paused(format!("{pause}; `reconcile resume` ends it")))
     } else if policy.pause {
         Some(HoldReason::Paused("policy.pause is set".to_owned()))
-    } else if policy.drift == Drift::Report {
-        Some(HoldReason::Policy("policy.drift is `report`".to_owned()))
     } else {
         None
     };
     if let Some(reason) = general {
+        // Clients that wait in a pooler must not wait for a person.
+        let (resumes, rest): (Vec<_>, Vec<_>) =
+            steps.into_iter().partition(|step| matches!(step.object, ObjectId::Pooler(_)));
+        steps = resumes;
         held.extend(
-            steps.drain(..).map(|step| Held { object: step.object, reason: reason.clone() }),
+            rest.into_iter().map(|step| Held { object: step.object, reason: reason.clone() }),
         );
     }
     hold_impact_on_doubt(&mut steps, &mut held);

@@ -7,6 +7,7 @@
 mod arrange;
 mod display;
 mod draft;
+pub(crate) mod drift;
 mod etcd;
 mod identity;
 mod owed;
@@ -220,6 +221,9 @@ pub enum HoldReason {
     /// The policy says no.
     #[error("policy: {0}")]
     Policy(String),
+    /// The policy has drift reported only.
+    #[error("drift, reported only: {0}")]
+    Reported(String),
     /// It cannot be done there.
     #[error("not possible: {0}")]
     Impossible(String),
@@ -249,6 +253,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     owed::plan(&view, &mut drafts);
     servers::plan_claims(&view, &mut drafts);
     identity::plan(&view, &mut drafts);
+    drift::plan(&view, &mut drafts);
     let (steps, held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
     Plan {
         cluster: desired.cluster.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use reconcile_spec::{ClusterSpec, valid::SwarmRole};
 
+use super::drift;
 use crate::{
     desired::{
         Desired, DesiredServer, etcd, patroni,
@@ -29,6 +30,11 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
             secret: managed.file.content.is_secret(),
         })
         .collect();
+    if drift::reports(desired.policy.drift) {
+        // No digest is this: the text is always sent.
+        let (path, expect) = (drift::RECORD.to_owned(), "-".to_owned());
+        files.push(ProbeFile { path, expect, secret: false });
+    }
     let mut data_dirs = BTreeSet::new();
     let member = desired.etcd.members.get(host);
     if member.is_some() {

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests read goldens, clocks and the environment")]
 
 mod canary;
+mod drift;
 mod golden;
 mod plans;
 mod properties;

@@ -8,7 +8,7 @@ use std::{
 
 use rand::RngExt as _;
 use reconcile_core::{
-    model::{ObjectId, Observed},
+    model::{ObjectId, Observed, PauseNote},
     plan::{HoldReason, Plan, counted},
     verify::VerifyReport,
 };
@@ -153,6 +153,8 @@ struct Lines {
     last: Mutex<(Vec<String>, Option<bool>)>,
     /// Steps of the last plan; it is planned every few seconds while something is waited for.
     planned: Mutex<Vec<ObjectId>>,
+    /// The pause that was said to be in force.
+    paused: Mutex<Option<PauseNote>>,
     /// What was said to be waited for.
     waits: Mutex<BTreeSet<ObjectId>>,
 }
@@ -171,6 +173,18 @@ impl Lines {
             say(&format!("no longer held: {line}"));
         }
         last.0 = now;
+    }
+}
+
+impl Lines {
+    fn paused(&self, pause: Option<&PauseNote>) {
+        let mut last = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        match pause {
+            Some(pause) if last.as_ref() != Some(pause) => say(&format!("paused {pause}")),
+            None if last.is_some() => say("no longer paused"),
+            _ => {}
+        }
+        *last = pause.cloned();
     }
 }
 
@@ -196,6 +210,7 @@ impl Listener for Lines {
                     say(&format!("{} to do", counted(plan.steps.len(), "step")));
                 }
             }
+            Event::Looked { observed, .. } => self.paused(observed.pause()),
             Event::StepFinished { step, result, took } => {
                 let (verb, seconds) = (step.verb.word(), took.as_secs_f64());
                 match result {
@@ -233,7 +248,6 @@ impl Listener for Lines {
             }
             Event::PassStarted(_)
             | Event::Observed { .. }
-            | Event::Looked { .. }
             | Event::PassEnded { .. }
             | Event::Tick
             | Event::StepStarted(_)

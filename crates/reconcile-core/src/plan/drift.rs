@@ -1,0 +1,239 @@
+//! Drift that the policy has reported and not undone.
+//!
+//! A difference is drift where the object was once as the file still wants it, and a change where
+//! the file wants something else since. To tell them apart each server keeps a record of what was
+//! last found as desired; it exists only where the policy reports anything. A server without one has
+//! never been settled, so everything on it is a change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reconcile_spec::valid::{Drift, DriftModes};
+use serde::Serialize;
+
+use super::{
+    Held, HoldReason, Verb,
+    draft::{Draft, Drafts, View},
+};
+use crate::{
+    action::{Action, DesiredFile, HostAction},
+    desired::Desired,
+    model::{ClaimKind, Content, HostFacts, HostName, ObjectId, sha256_hex},
+};
+
+/// The record of a server.
+pub(crate) const RECORD: &str = "/var/lib/reconcile/settled";
+
+/// Changes that a hold names; the rest is counted.
+const NAMED: usize = 3;
+
+/// Digests of what is wanted, by object.
+type Wanted = BTreeMap<ObjectId, String>;
+
+/// Whether anything is only reported, so that records are kept.
+pub(crate) fn reports(modes: DriftModes) -> bool {
+    [modes.packages, modes.files, modes.units, modes.postgresql, modes.swarm]
+        .contains(&Drift::Report)
+}
+
+/// Holds the drift that is only reported; where nothing else is to be done, records what is settled.
+pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
+    let modes = view.desired.policy.drift;
+    if !reports(modes) {
+        return;
+    }
+    let wanted = wanted(view.desired);
+    let records = Records::of(view);
+    let (drifted, stay): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut drafts.steps).into_iter().partition(|step| {
+            mode(modes, &step.object) == Drift::Report && records.is_drift(&wanted, &step.object)
+        });
+    drafts.steps = stay;
+    for step in drifted {
+        let reason = HoldReason::Reported(told(&step));
+        drafts.held.push(Held { object: step.object, reason });
+    }
+    if drafts.steps.is_empty() {
+        record(view, &wanted, &records, drafts);
+    }
+}
+
+/// What is done about drift of an object.
+fn mode(modes: DriftModes, object: &ObjectId) -> Drift {
+    match object {
+        ObjectId::Packages(_) => modes.packages,
+        ObjectId::File(..) => modes.files,
+        ObjectId::Unit(..) | ObjectId::EtcdMember(_) | ObjectId::PatroniMember(_) => modes.units,
+        ObjectId::PatroniConfig
+        | ObjectId::Role(_)
+        | ObjectId::Database(_)
+        | ObjectId::Extension(..)
+        | ObjectId::PoolerLookup(_)
+        | ObjectId::ProbeTable
+        | ObjectId::AlterSystem(_) => modes.postgresql,
+        ObjectId::SwarmNode(_)
+        | ObjectId::Network(_)
+        | ObjectId::Config(_)
+        | ObjectId::Secret(_)
+        | ObjectId::Service(_) => modes.swarm,
+        // What follows from the rest.
+        ObjectId::Host(_)
+        | ObjectId::Pooler(_)
+        | ObjectId::EtcdCluster
+        | ObjectId::Postgresql(_)
+        | ObjectId::Swarm => Drift::Heal,
+    }
+}
+
+/// The first changes of a step, in words.
+fn told(step: &Draft) -> String {
+    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+    let changes: Vec<String> = step
+        .changes
+        .iter()
+        .take(NAMED)
+        .map(|change| {
+            format!("{} is {}, not {}", change.field, value(&change.from), value(&change.to))
+        })
+        .collect();
+    let more = step.changes.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    if changes.is_empty() { step.reason.clone() } else { changes.join(", ") + &more }
+}
+
+/// What the servers have recorded. `Some(None)`: there is a record that could not be read.
+struct Records<'a>(BTreeMap<&'a HostName, Option<BTreeMap<&'a str, &'a str>>>);
+
+impl<'a> Records<'a> {
+    fn of(view: &View<'a>) -> Self {
+        let record = |facts: &'a HostFacts| {
+            let file = facts.files.get(RECORD)?;
+            let lines = file.text.as_deref().map(|text| {
+                let words = text.lines().filter_map(|line| line.split_once(' '));
+                words.map(|(digest, object)| (object, digest)).collect()
+            });
+            Some(lines)
+        };
+        let hosts = view.desired.servers.keys();
+        Self(hosts.filter_map(|host| Some((host, record(view.host(host)?)?))).collect())
+    }
+
+    /// True where an object was once found as it is wanted now; also where that is not known.
+    fn is_drift(&self, wanted: &Wanted, object: &ObjectId) -> bool {
+        if matches!(object, ObjectId::AlterSystem(_)) {
+            return !self.0.is_empty();
+        }
+        let name = object.to_string();
+        let settled = |record: &Option<BTreeMap<&str, &str>>| match record {
+            None => true,
+            Some(lines) => {
+                lines.get(name.as_str()).copied() == wanted.get(object).map(String::as_str)
+            }
+        };
+        match object.host() {
+            Some(host) => self.0.get(host).is_some_and(settled),
+            None => self.0.values().any(settled),
+        }
+    }
+}
+
+/// Writes down, on each server, what is as desired now; what is not keeps its line.
+fn record(view: &View<'_>, wanted: &Wanted, records: &Records<'_>, drafts: &mut Drafts) {
+    let held: BTreeSet<&ObjectId> = drafts.held.iter().map(|held| &held.object).collect();
+    let mut steps = Vec::new();
+    for host in view.desired.servers.keys() {
+        let Some(facts) = view.host(host) else { continue };
+        let before = records.0.get(host).and_then(Option::as_ref);
+        let mut text = String::new();
+        let mine = wanted.iter().filter(|(object, _)| object.host().is_none_or(|at| at == host));
+        for (object, digest) in mine {
+            let name = object.to_string();
+            let line = if held.contains(object) {
+                before.and_then(|lines| lines.get(name.as_str()).copied())
+            } else {
+                Some(digest.as_str())
+            };
+            if let Some(digest) = line {
+                text.push_str(&format!("{digest} {name}\n"));
+            }
+        }
+        let content = Content::open(text);
+        let fact = facts.files.get(RECORD);
+        if fact.is_some_and(|fact| fact.digest == content.digest()) {
+            continue;
+        }
+        let file = DesiredFile {
+            path: RECORD.to_owned(),
+            content,
+            mode: 0o600,
+            owner: "root".to_owned(),
+            group: "root".to_owned(),
+        };
+        let action = HostAction::WriteFile {
+            file,
+            before: fact.map(|fact| fact.digest.clone()),
+            claim: !facts.manifest.claims(ClaimKind::File, RECORD),
+            notify: None,
+            quorum: None,
+            cluster: view.desired.cluster.clone(),
+        };
+        let object = ObjectId::File(host.clone(), RECORD.to_owned());
+        let verb = if fact.is_some() { Verb::Update } else { Verb::Create };
+        let reason = "what is as desired now, so that drift can be told from changes";
+        steps.push(Draft::new(object, verb, reason, 60, Action::Host(host.clone(), action)));
+    }
+    drafts.steps.append(&mut steps);
+}
+
+/// Everything that is wanted, by object.
+fn wanted(desired: &Desired) -> Wanted {
+    let mut wanted = Wanted::new();
+    for (host, server) in &desired.servers {
+        wanted.insert(ObjectId::Packages(host.clone()), digest(&server.packages));
+        for (path, file) in &server.files {
+            wanted.insert(ObjectId::File(host.clone(), path.clone()), digest(&file.file));
+        }
+        for (unit, managed) in &server.units {
+            wanted.insert(ObjectId::Unit(host.clone(), unit.clone()), digest(managed));
+        }
+        wanted.insert(ObjectId::EtcdMember(host.clone()), digest(&desired.etcd.members.get(host)));
+        let member = desired.patroni.members.get(host);
+        wanted.insert(ObjectId::PatroniMember(host.clone()), digest(&member));
+    }
+    wanted.insert(ObjectId::PatroniConfig, digest(&desired.patroni.config));
+    wanted.insert(ObjectId::ProbeTable, digest(&()));
+    for (name, role) in &desired.sql.roles {
+        wanted.insert(ObjectId::Role(name.clone()), digest(role));
+    }
+    for (name, database) in &desired.sql.databases {
+        wanted.insert(ObjectId::Database(name.clone()), digest(database));
+        for extension in &database.extensions {
+            let object = ObjectId::Extension(name.clone(), extension.clone());
+            wanted.insert(object, digest(&()));
+        }
+    }
+    for name in &desired.sql.lookup_in {
+        wanted.insert(ObjectId::PoolerLookup(name.clone()), digest(&()));
+    }
+    let swarm = &desired.swarm;
+    for (host, role) in &swarm.nodes {
+        wanted.insert(ObjectId::SwarmNode(host.clone()), digest(&(role, &swarm.labels)));
+    }
+    wanted.insert(ObjectId::Network(swarm.network.name.clone()), digest(&swarm.network));
+    // Their names have the digest of their content.
+    for file in &swarm.configs {
+        wanted.insert(ObjectId::Config(file.name.clone()), digest(&()));
+    }
+    for file in &swarm.secrets {
+        wanted.insert(ObjectId::Secret(file.name.clone()), digest(&()));
+    }
+    for service in &swarm.services {
+        wanted.insert(ObjectId::Service(service.name.clone()), digest(service));
+    }
+    wanted
+}
+
+/// Secrets go in by their own digests.
+fn digest(value: &impl Serialize) -> String {
+    // Plain data with string keys always serialises.
+    sha256_hex(&serde_json::to_vec(value).unwrap_or_default())
+}

@@ -1,0 +1,120 @@
+//! Drift that is only reported: held with what differs, while changes of the file go through.
+
+use reconcile_core::{
+    check::check,
+    desired::Desired,
+    model::{HostName, ObjectId},
+    plan::{HoldReason, Plan, plan},
+};
+use reconcile_sim::{World, fixture};
+use reconcile_spec::valid::{Drift, DriftModes};
+
+const FILE: &str = "/etc/postgresql-common/createcluster.d/reconcile.conf";
+const RECORD: &str = "/var/lib/reconcile/settled";
+
+fn three(change: impl FnOnce(&mut DriftModes)) -> Desired {
+    let mut desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    change(&mut desired.policy.drift);
+    desired
+}
+
+fn checked(desired: &Desired, world: &World) -> Plan {
+    let observed = world.observe(desired);
+    let plan = plan(desired, &observed);
+    assert_eq!(check(desired, &observed, &plan), []);
+    plan
+}
+
+fn edit(world: &mut World, host: &str) {
+    let file = world.server_mut(host).files.get_mut(FILE).unwrap();
+    file.bytes.extend_from_slice(b"# by hand\n");
+}
+
+fn file(host: &str) -> ObjectId {
+    ObjectId::File(HostName::new(host), FILE.to_owned())
+}
+
+fn reported(plan: &Plan) -> Vec<(String, String)> {
+    let held = plan.held.iter().filter_map(|held| match &held.reason {
+        HoldReason::Reported(what) => Some((held.object.to_string(), what.clone())),
+        _ => None,
+    });
+    held.collect()
+}
+
+#[test]
+fn bare_servers_are_set_up_whatever_is_reported_and_then_nothing_is_left() {
+    let desired = three(|modes| *modes = DriftModes::all(Drift::Report));
+    let world = World::converged(&desired);
+    assert!(checked(&desired, &world).is_converged());
+    for server in world.servers.values() {
+        assert!(server.files.contains_key(RECORD));
+    }
+    // Where nothing is reported nothing is recorded.
+    let healing = World::converged(&three(|_| {}));
+    assert!(healing.servers.values().all(|server| !server.files.contains_key(RECORD)));
+}
+
+#[test]
+fn drift_of_a_reported_class_is_held_with_what_differs_and_the_rest_is_healed() {
+    let desired = three(|modes| modes.files = Drift::Report);
+    let mut world = World::converged(&desired);
+    edit(&mut world, "node2");
+    world.server_mut("node3").units.get_mut("etcd.service").unwrap().running = false;
+    let plan = checked(&desired, &world);
+    let told = reported(&plan);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].0, file("node2").to_string());
+    assert!(told[0].1.contains("is sha256:"), "{told:?}");
+    let objects: Vec<_> = plan.steps.iter().map(|step| step.object.to_string()).collect();
+    assert!(objects.iter().any(|object| object.starts_with("node3/")), "{objects:?}");
+    assert!(!objects.iter().any(|object| object.starts_with("node2:")), "{objects:?}");
+    // Healed, recorded, and still the drift stays as it is.
+    let world = world.apply_all(&desired);
+    let plan = checked(&desired, &world);
+    assert_eq!(plan.steps, []);
+    assert_eq!(reported(&plan).len(), 1);
+}
+
+#[test]
+fn a_change_of_the_file_goes_through_in_a_reported_class() {
+    let desired = three(|modes| modes.files = Drift::Report);
+    let mut world = World::converged(&desired);
+    edit(&mut world, "node2");
+    let mut changed = desired.clone();
+    for server in changed.servers.values_mut() {
+        let managed = server.files.get_mut(FILE).unwrap();
+        let mut text = managed.file.content.bytes().to_vec();
+        text.extend_from_slice(b"# more\n");
+        managed.file.content = reconcile_core::model::Content::open(text);
+    }
+    let world = world.apply_all(&changed);
+    let after = checked(&changed, &world);
+    assert!(after.is_converged(), "what the file wants anew is done: {after:?}");
+    // And back again, which the record knows as well.
+    let world = world.apply_all(&desired);
+    assert!(checked(&desired, &world).is_converged());
+}
+
+#[test]
+fn a_deleted_file_is_drift_and_a_record_that_cannot_be_read_holds() {
+    let desired = three(|modes| modes.files = Drift::Report);
+    let mut world = World::converged(&desired);
+    world.server_mut("node1").files.remove(FILE);
+    assert_eq!(reported(&checked(&desired, &world)).len(), 1);
+    let record = world.server_mut("node1").files.get_mut(RECORD).unwrap();
+    record.bytes = vec![0xff; 70 * 1024];
+    assert_eq!(reported(&checked(&desired, &world)).len(), 1);
+}
+
+#[test]
+fn what_alter_system_sets_is_reported_with_its_value() {
+    let desired = three(|modes| modes.postgresql = Drift::Report);
+    let mut world = World::converged(&desired);
+    for database in world.databases.values_mut() {
+        database.sql.altered.insert("work_mem".to_owned(), "64MB".to_owned());
+    }
+    let told = reported(&checked(&desired, &world));
+    let wanted = [("alter-system/work_mem".to_owned(), "value is 64MB, not none".to_owned())];
+    assert_eq!(told, wanted);
+}
