@@ -9,7 +9,7 @@ use crate::{
     workloads::{self, Workload},
 };
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
