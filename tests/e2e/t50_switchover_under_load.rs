@@ -112,3 +112,22 @@ fn nobody_waits_for_an_operator_that_is_gone() {
         lab.sh(node, "test ! -e /run/reconcile/resume.main");
     }
 }
+
+/// A transaction that would be cut off is named before anybody waits.
+#[test]
+fn long_work_is_asked_about() {
+    let mut lab = Lab::shared();
+    let spec = lab.converged();
+    lab.await_ready(&spec);
+    let old = lab.primary();
+    lab.sh(
+        &old,
+        "systemd-run --quiet --collect --unit=long-work --uid=postgres psql -c 'begin; select pg_sleep(40)'; sleep 3",
+    );
+    let ran = lab.reconcile(&spec, &["switchover"]).expect(1);
+    println!("{ran}");
+    ran.says("not begun: pid ").says("of postgres in postgres from the socket is in a transaction");
+    assert_eq!(lab.primary(), old);
+    lab.reconcile(&spec, &["switchover", "--regardless"]).expect(0);
+    assert_ne!(lab.primary(), old);
+}

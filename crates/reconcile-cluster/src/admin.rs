@@ -7,7 +7,7 @@ use reconcile_core::{
     ports::{EffectError, Retry},
 };
 use reconcile_dial::{Dialer, Target};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
 /// Longest wait for a session on the console.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -35,18 +35,39 @@ const PAUSED_ALREADY: &str = "already suspended/paused";
 impl Console {
     /// Opens a session and asks for the version.
     pub async fn reach(&self, dialer: &dyn Dialer) -> Result<(), EffectError> {
-        self.command(dialer, "SHOW VERSION", None).await
+        self.command(dialer, "SHOW VERSION", None).await.map(drop)
     }
 
     /// Waits until all server connections are free, and holds new work back. The caller bounds the
     /// time; dropping the future leaves the pooler pausing, so RESUME must follow.
     pub async fn pause(&self, dialer: &dyn Dialer) -> Result<(), EffectError> {
-        self.command(dialer, "PAUSE", Some(PAUSED_ALREADY)).await
+        self.command(dialer, "PAUSE", Some(PAUSED_ALREADY)).await.map(drop)
     }
 
     /// Lets work go on. A pooler that is not paused is success.
     pub async fn resume(&self, dialer: &dyn Dialer) -> Result<(), EffectError> {
-        self.command(dialer, "RESUME", Some(NOT_PAUSED)).await
+        self.command(dialer, "RESUME", Some(NOT_PAUSED)).await.map(drop)
+    }
+
+    /// Pools in session mode with clients that hold a server connection, in words. They keep it until
+    /// they leave.
+    pub async fn sessions(&self, dialer: &dyn Dialer) -> Result<Vec<String>, EffectError> {
+        let answer = self.command(dialer, "SHOW POOLS", None).await?;
+        Ok(answer.iter().filter_map(|message| self.session_pool(message)).collect())
+    }
+
+    fn session_pool(&self, message: &SimpleQueryMessage) -> Option<String> {
+        let SimpleQueryMessage::Row(row) = message else { return None };
+        let text = |name: &str| row.try_get(name).ok().flatten();
+        let held: u64 = text("sv_active")?.parse().ok()?;
+        let (mode, database, user) = (text("pool_mode")?, text("database")?, text("user")?);
+        (mode == "session" && held > 0).then(|| {
+            let clients = if held == 1 { "client keeps" } else { "clients keep" };
+            format!(
+                "{held} {clients} a session of {user} in {database} through the pooler on {}",
+                self.host
+            )
+        })
     }
 
     async fn command(
@@ -54,7 +75,7 @@ impl Console {
         dialer: &dyn Dialer,
         command: &str,
         harmless: Option<&str>,
-    ) -> Result<(), EffectError> {
+    ) -> Result<Vec<SimpleQueryMessage>, EffectError> {
         let attempt = format!("{command} the pooler on {}", self.host);
         let fail =
             |cause: String, retry| EffectError::new(Some(&self.host), &attempt, cause, retry);
@@ -82,8 +103,10 @@ impl Console {
         // The connection must be driven while the answer is awaited, and ends with it.
         tokio::select! {
             answer = client.simple_query(command) => match answer {
-                Ok(_) => Ok(()),
-                Err(error) if harmless.is_some_and(|text| words(&error).contains(text)) => Ok(()),
+                Ok(answer) => Ok(answer),
+                Err(error) if harmless.is_some_and(|text| words(&error).contains(text)) => {
+                    Ok(Vec::new())
+                }
                 Err(error) => Err(fail(words(&error), Retry::Soon)),
             },
             _ended = connection => Err(fail("the connection ended early".to_owned(), Retry::Soon)),

@@ -75,6 +75,19 @@ pub trait Switching: Send + Sync {
     ) -> impl Future<Output = Result<(), EffectError>> + Send;
     /// A session on the console of the write pooler on a node, and nothing more.
     fn reach(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;
+    /// Transactions that are open on a member's PostgreSQL for longer than that, in words: `PAUSE`
+    /// would wait for those that came through a pooler, and a move of the primary cuts off the others.
+    fn long_transactions(
+        &self,
+        member: &HostName,
+        older_than: Duration,
+    ) -> impl Future<Output = Result<Vec<String>, EffectError>> + Send;
+    /// Pools of the write pooler on a node in which a client keeps its server connection until it
+    /// leaves, in words: `PAUSE` would wait for that.
+    fn sessions(
+        &self,
+        node: &HostName,
+    ) -> impl Future<Output = Result<Vec<String>, EffectError>> + Send;
     /// Makes the node itself resume its write pooler [`GUARD`] from now, whatever becomes of us.
     /// Again: from then on.
     fn guard(&self, node: &HostName) -> impl Future<Output = Result<(), EffectError>> + Send;

@@ -96,6 +96,11 @@ pub enum Event<'a> {
 pub trait Listener: Send + Sync {
     /// Hears one event; must not block.
     fn hear(&self, event: &Event<'_>);
+    /// Why what was heard last could not be noted, if so: then nothing may be done that should have
+    /// been.
+    fn failure(&self) -> Option<String> {
+        None
+    }
     /// A transaction that was begun and whose poolers may still be paused.
     fn owes_resume(&self) -> Option<Owed> {
         None

@@ -120,7 +120,8 @@ async fn run<F: Fleet>(
                 Readiness::Now if busy.get(host).copied().unwrap_or(0) < PER_HOST => {
                     *busy.entry(host).or_default() += 1;
                     listener.hear(&Event::StepStarted(step));
-                    under_way.push(perform(fleet, step, listener, turn));
+                    let unnoted = listener.failure();
+                    under_way.push(perform(fleet, step, unnoted, listener, turn));
                 }
                 Readiness::Now | Readiness::Later => still.push(step),
             }
@@ -195,10 +196,16 @@ const GRACE: Duration = Duration::from_secs(10);
 async fn perform<'a, F: Fleet>(
     fleet: &F,
     step: &'a Step,
+    unnoted: Option<String>,
     listener: &dyn Listener,
     turn: &Turn,
 ) -> (&'a Step, Result<(), EffectError>, Duration) {
     let started = Instant::now();
+    if let Some(cause) = unnoted {
+        let attempt = format!("{} {}", step.verb.word(), step.object);
+        let error = EffectError::new(None, attempt, format!("not begun: {cause}"), Retry::Later);
+        return (step, Err(error), started.elapsed());
+    }
     if let Some(order) = Order::of_action(&step.action) {
         // Not under a deadline of its own: it bounds each part, and RESUME must not be cut off.
         let result = switch_over(fleet.switching(), &order, listener).await;

@@ -1,21 +1,23 @@
 //! The journal: append-only, one JSON line for each thing that happened, synced before an effect.
 //!
 //! After a crash it tells which step was under way. Plans never rest on it: they rest on what is
-//! observed. It holds no secret, for steps and errors serialise without any.
+//! observed. It holds no secret, for steps and errors serialise without any. What cannot be noted is
+//! not done.
+
+mod file;
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use reconcile_core::model::HostName;
+pub use file::{Entries, FULL, KEPT, read_all};
+
+use reconcile_core::{
+    model::{HostName, sha256_hex},
+    plan::Plan,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -36,13 +38,20 @@ pub struct JournalError {
     source: std::io::Error,
 }
 
+/// The plan that was noted last. One that is made again in the next pass is not noted again.
+#[derive(Default)]
+struct Noted {
+    /// Its steps and holds, in short.
+    is: String,
+    /// Digest that its steps are noted with.
+    name: String,
+}
+
 /// An open journal. It hears events and hands them on to another listener.
 pub struct Journal<'a> {
-    file: Mutex<File>,
+    file: Mutex<file::Log>,
     path: PathBuf,
-    plan: Mutex<String>,
-    /// The last plan had nothing to do; noted once.
-    calm: AtomicBool,
+    plan: Mutex<Noted>,
     next: &'a dyn Listener,
     failure: Mutex<Option<String>>,
     /// Poolers may be paused by a transaction that did not end.
@@ -58,41 +67,51 @@ impl<'a> Journal<'a> {
             move |source| JournalError { attempt, path, source }
         };
         std::fs::create_dir_all(folder).map_err(fail("make the folder of"))?;
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(fail("open"))?;
+        let file = file::Log::open(folder).map_err(fail("open"))?;
         Ok(Self {
             file: Mutex::new(file),
             path: path.clone(),
             plan: Mutex::default(),
-            calm: AtomicBool::new(false),
             next,
             failure: Mutex::default(),
-            owes: Mutex::new(open_switchover(&read(folder)?)),
+            owes: Mutex::new(open_switchover(&read_all(folder)?.entries)),
         })
-    }
-
-    /// Why the last entry could not be written, if so.
-    pub fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn append(&self, kind: &str, mut entry: Value, sync: bool) {
         entry["at"] = json!(seconds_since_1970());
         entry["kind"] = json!(kind);
-        let mut line = entry.to_string();
-        line.push('\n');
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = file.write_all(line.as_bytes());
-        let result = if sync { written.and_then(|()| file.sync_data()) } else { written };
-        if let Err(error) = result {
+        let written = file.append(&entry.to_string(), sync);
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *failure = written.err().map(|error| {
             tracing::error!(path = %self.path.display(), %error, "the journal cannot be written");
-            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            *failure = Some(error.to_string());
+            format!("the journal {} cannot be written: {error}", self.path.display())
+        });
+    }
+
+    fn planned(&self, plan: &Plan) {
+        let steps: Vec<_> =
+            plan.steps.iter().map(|step| (&step.object, step.verb, &step.changes)).collect();
+        let text = json!({ "desired": plan.desired_digest, "steps": steps, "held": plan.held });
+        let is = sha256_hex(text.to_string().as_bytes());
+        let mut noted = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.is == is {
+            return;
         }
+        let name =
+            sha256_hex(format!("{}{}", plan.desired_digest, plan.observed_digest).as_bytes());
+        *noted = Noted { is, name: name[..12].to_owned() };
+        let name = noted.name.clone();
+        drop(noted);
+        if plan.is_converged() {
+            self.append("as-desired", json!({ "cluster": plan.cluster }), false);
+            return;
+        }
+        let entry = json!({
+            "plan": name, "cluster": plan.cluster, "steps": plan.steps.len(), "held": plan.held,
+        });
+        self.append("planned", entry, false);
     }
 
     fn switch_ends(&self, order: &Order, result: &Result<Report, SwitchoverError>) {
@@ -115,7 +134,7 @@ impl<'a> Journal<'a> {
     }
 
     fn plan(&self) -> String {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).name.clone()
     }
 }
 
@@ -126,24 +145,7 @@ fn seconds_since_1970() -> f64 {
 impl Listener for Journal<'_> {
     fn hear(&self, event: &Event<'_>) {
         match event {
-            Event::Planned(plan) if plan.is_converged() => {
-                if !self.calm.swap(true, Ordering::Relaxed) {
-                    self.append("as-desired", json!({ "cluster": plan.cluster }), false);
-                }
-            }
-            Event::Planned(plan) => {
-                self.calm.store(false, Ordering::Relaxed);
-                let digest = reconcile_core::model::sha256_hex(
-                    format!("{}{}", plan.desired_digest, plan.observed_digest).as_bytes(),
-                );
-                digest[..12]
-                    .clone_into(&mut self.plan.lock().unwrap_or_else(PoisonError::into_inner));
-                let entry = json!({
-                    "plan": self.plan(), "cluster": plan.cluster, "steps": plan.steps.len(),
-                    "held": plan.held,
-                });
-                self.append("planned", entry, false);
-            }
+            Event::Planned(plan) => self.planned(plan),
             // The intent must be on disk before the effect is in the world.
             Event::StepStarted(step) => {
                 let entry = json!({
@@ -209,27 +211,13 @@ impl Listener for Journal<'_> {
         self.next.hear(event);
     }
 
+    fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn owes_resume(&self) -> Option<Owed> {
         self.owes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// The entries of the journal in `folder`, oldest first; an unfinished last line (the operator was
-/// killed while writing) is left out.
-pub fn read(folder: &Path) -> Result<Vec<Value>, JournalError> {
-    let path = folder.join(FILE);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(JournalError { attempt: "open", path, source }),
-    };
-    let mut entries = Vec::new();
-    for line in BufReader::new(file).lines() {
-        let line =
-            line.map_err(|source| JournalError { attempt: "read", path: path.clone(), source })?;
-        entries.extend(serde_json::from_str::<Value>(&line).ok());
-    }
-    Ok(entries)
 }
 
 fn owed(order: &Order) -> Owed {
@@ -252,14 +240,20 @@ fn open_switchover(entries: &[Value]) -> Option<Owed> {
 
 /// Steps that were started and of which no end is noted: the operator was stopped in them.
 pub fn unfinished(entries: &[Value]) -> Vec<&Value> {
-    let last = entries
-        .iter()
-        .rposition(|entry| entry["kind"] == "planned" || entry["kind"] == "as-desired")
-        .unwrap_or(0);
-    let ended = |entry: &Value| {
-        entries[last..].iter().any(|end| {
-            (end["kind"] == "finished" || end["kind"] == "waits") && end["step"] == entry["step"]
-        })
-    };
-    entries[last..].iter().filter(|entry| entry["kind"] == "started" && !ended(entry)).collect()
+    let mut open: Vec<&Value> = Vec::new();
+    for entry in entries {
+        match entry["kind"].as_str() {
+            Some("planned" | "as-desired") => open.clear(),
+            Some("started") => open.push(entry),
+            Some("finished" | "waits") => open.retain(|begun| begun["step"] != entry["step"]),
+            _ => {}
+        }
+    }
+    // The same plan is carried out again in a later pass, and noted once.
+    let mut last: Vec<&Value> = Vec::new();
+    for entry in open {
+        last.retain(|other| other["step"] != entry["step"]);
+        last.push(entry);
+    }
+    last
 }

@@ -77,6 +77,16 @@ where
     async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
         self.fleet.switching().reach(node).await
     }
+    async fn long_transactions(
+        &self,
+        member: &HostName,
+        older_than: Duration,
+    ) -> Result<Vec<String>, EffectError> {
+        self.fleet.switching().long_transactions(member, older_than).await
+    }
+    async fn sessions(&self, node: &HostName) -> Result<Vec<String>, EffectError> {
+        self.fleet.switching().sessions(node).await
+    }
     async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
         self.held.check(Some(node))?;
         self.fleet.switching().guard(node).await

@@ -27,6 +27,9 @@ pub const REACH: Duration = Duration::from_secs(5);
 /// A pooler that has not gone quiet by then has a transaction that will not end soon. Clients of all
 /// poolers wait meanwhile, so it is short.
 pub const PAUSE: Duration = Duration::from_secs(2);
+/// A transaction that is open for longer is asked about before anybody waits: it would not end in
+/// time.
+pub const LONG: Duration = PAUSE;
 /// Patroni takes 1.5 s here; after this long clients are better served by the old primary.
 pub const PROMOTION: Duration = Duration::from_secs(15);
 /// Clients that wait are better off than clients that fail, as long as PgBouncer lets them wait
@@ -51,6 +54,8 @@ pub struct Order {
     pub restart: Option<PatroniAction>,
     /// Nodes on which a pooler runs, and a router.
     pub nodes: Vec<HostName>,
+    /// Somebody said that long transactions and sessions are not to be asked about.
+    pub regardless: bool,
 }
 
 /// How long each part took.
@@ -68,6 +73,9 @@ pub enum SwitchoverError {
     /// It was not begun.
     #[error("not begun: {0}")]
     NotFit(String),
+    /// Somebody's work would be cut off, or would keep everybody waiting in vain.
+    #[error("not begun: {0}")]
+    Busy(String),
     /// The poolers could not be paused in time; they are resumed.
     #[error("{node} could not be paused: {cause}; nothing was switched")]
     Pause {
@@ -117,7 +125,7 @@ impl Order {
             }
         };
         let (leader, candidate) = (leader.clone(), candidate.clone());
-        Some(Self { leader, candidate, restart, nodes: nodes.clone() })
+        Some(Self { leader, candidate, restart, nodes: nodes.clone(), regardless: false })
     }
 }
 
@@ -180,7 +188,8 @@ pub fn order(
     };
     let nodes =
         poolers(desired, observed).map_err(|error| SwitchoverError::NotFit(error.to_string()))?;
-    Ok(Order { leader: leader.clone(), candidate: candidate.clone(), restart: None, nodes })
+    let (leader, candidate) = (leader.clone(), candidate.clone());
+    Ok(Order { leader, candidate, restart: None, nodes, regardless: false })
 }
 
 /// Carries out an order.
@@ -212,7 +221,13 @@ pub async fn switch_over<S: Switching>(
         // It only shortens the wait.
         tracing::warn!(%error, "not prepared to {order}");
     }
+    ask_who_works(world, order).await?;
     listener.hear(&Event::SwitchBegins(order));
+    if let Some(cause) = listener.failure() {
+        let result = Err(SwitchoverError::NotFit(cause));
+        listener.hear(&Event::SwitchEnds(order, &result));
+        return result;
+    }
     let guarded = guard(world, order).await;
     let started = Instant::now();
     let moved = match guarded {
@@ -229,6 +244,23 @@ pub async fn switch_over<S: Switching>(
     let result = resumed.and(moved).map(|promotion| Report { held, promotion });
     listener.hear(&Event::SwitchEnds(order, &result));
     result
+}
+
+/// Who would have to be waited for, or be cut off, is learnt before anybody waits and not by waiting.
+async fn ask_who_works<S: Switching>(world: &S, order: &Order) -> Result<(), SwitchoverError> {
+    if order.regardless {
+        return Ok(());
+    }
+    let unfit = |error: EffectError| SwitchoverError::NotFit(error.to_string());
+    let late = |_| SwitchoverError::NotFit("who works in the database is not told".to_owned());
+    let open = timeout(REACH, world.long_transactions(&order.leader, LONG));
+    let sessions = join_all(order.nodes.iter().map(|node| timeout(REACH, world.sessions(node))));
+    let (open, sessions) = futures::join!(open, sessions);
+    let mut all = open.map_err(late)?.map_err(unfit)?;
+    for sessions in sessions {
+        all.extend(sessions.map_err(late)?.map_err(unfit)?);
+    }
+    if all.is_empty() { Ok(()) } else { Err(SwitchoverError::Busy(all.join("; "))) }
 }
 
 /// A switch on each node that resumes its pooler, should nobody else do it. Without one nobody is

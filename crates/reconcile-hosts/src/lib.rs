@@ -27,6 +27,7 @@ pub mod probe;
 mod shell;
 mod ssh;
 mod target;
+pub mod transactions;
 
 pub use events::{HostEvent, HostEvents};
 pub use exec::Output;

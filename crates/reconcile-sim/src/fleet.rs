@@ -261,6 +261,30 @@ impl Switching for SimFleet {
         state.world.console(node)
     }
 
+    async fn long_transactions(
+        &self,
+        member: &HostName,
+        _: Duration,
+    ) -> Result<Vec<String>, EffectError> {
+        self.turn().await;
+        if self.state().crashed {
+            pending::<()>().await;
+        }
+        let state = self.state();
+        state.world.reachable(member)?;
+        Ok(state.world.transactions.clone())
+    }
+
+    async fn sessions(&self, node: &HostName) -> Result<Vec<String>, EffectError> {
+        self.turn().await;
+        if self.state().crashed {
+            pending::<()>().await;
+        }
+        let state = self.state();
+        state.world.reachable(node)?;
+        Ok(state.world.sessions.get(node).cloned().into_iter().collect())
+    }
+
     async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
         self.part(node, "guard", |world| {
             world.guarded.insert(node.clone());

@@ -163,6 +163,16 @@ impl Switching for Operator {
     async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
         self.shared.fleet.reach(node).await
     }
+    async fn long_transactions(
+        &self,
+        member: &HostName,
+        older_than: Duration,
+    ) -> Result<Vec<String>, EffectError> {
+        self.shared.fleet.long_transactions(member, older_than).await
+    }
+    async fn sessions(&self, node: &HostName) -> Result<Vec<String>, EffectError> {
+        self.shared.fleet.sessions(node).await
+    }
     async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
         self.admitted(node)?;
         self.shared.with(node, Voter::end);

@@ -33,6 +33,10 @@ pub struct World {
     pub guarded: BTreeSet<HostName>,
     /// Seconds since 1970 by the operators' clock.
     pub now: u64,
+    /// Transactions on the primary that have been open for long.
+    pub transactions: Vec<String>,
+    /// Poolers in which a client keeps a connection for its session.
+    pub sessions: BTreeMap<HostName, String>,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// How often each object was changed.

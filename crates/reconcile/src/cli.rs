@@ -187,6 +187,10 @@ pub(crate) struct SwitchoverArgs {
     /// The replica to hand over to; default: the one with the least lag.
     #[arg(long, value_name = "NODE")]
     pub(crate) to: Option<String>,
+    /// Go on although transactions have been open for more than 2 s, or clients keep sessions: those
+    /// that do not come through the poolers are cut off.
+    #[arg(long)]
+    pub(crate) regardless: bool,
 }
 
 #[derive(Debug, Args)]

@@ -199,6 +199,16 @@ impl Switching for RealFleet {
     async fn reach(&self, node: &HostName) -> Result<(), EffectError> {
         self.switching.reach(node).await
     }
+    async fn long_transactions(
+        &self,
+        member: &HostName,
+        older_than: Duration,
+    ) -> Result<Vec<String>, EffectError> {
+        self.switching.long_transactions(member, older_than).await
+    }
+    async fn sessions(&self, node: &HostName) -> Result<Vec<String>, EffectError> {
+        self.switching.sessions(node).await
+    }
     async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
         self.ssh.guard_pooler(node, &self.cluster, self.pooler_port, GUARD).await
     }

@@ -87,6 +87,21 @@ impl RealSwitching {
         self.consoles.get(node).ok_or_else(|| unknown(node))?.reach(self.ssh.as_ref()).await
     }
 
+    /// Transactions that are open for long.
+    pub(crate) async fn long_transactions(
+        &self,
+        member: &HostName,
+        older_than: Duration,
+    ) -> Result<Vec<String>, EffectError> {
+        let at = (SOCKET_DIR, self.postgresql_port);
+        self.ssh.long_transactions(member, at, older_than).await
+    }
+
+    /// Pools whose clients keep their server connection.
+    pub(crate) async fn sessions(&self, node: &HostName) -> Result<Vec<String>, EffectError> {
+        self.consoles.get(node).ok_or_else(|| unknown(node))?.sessions(self.ssh.as_ref()).await
+    }
+
     /// `PAUSE` of the write pooler on a node.
     pub(crate) async fn pause(&self, node: &HostName) -> Result<(), EffectError> {
         self.consoles.get(node).ok_or_else(|| unknown(node))?.pause(self.ssh.as_ref()).await

@@ -86,3 +86,21 @@ async fn a_unit_is_told_of_its_file_by_whoever_comes_next() {
     }
     assert!(cut >= 3, "{cut}: the fault does what it says");
 }
+
+/// A backup's long transaction holds the roll, by name; when it has ended the roll goes on.
+#[tokio::test(start_paused = true)]
+async fn work_that_would_be_cut_off_is_named_and_waited_for() {
+    let before = converged(&desired(|_| {})).await;
+    let after = desired(|spec| {
+        spec.postgresql.parameters.insert("max_connections".to_owned(), "300".to_owned());
+    });
+    let fleet = SimFleet::new(before);
+    fleet.change(|world| world.transactions.push("pid 812 of backup in auth".to_owned()));
+    let result = apply(&fleet, &after).await.unwrap();
+    let said = result.errors.iter().map(ToString::to_string).collect::<String>();
+    assert!(said.contains("not begun: pid 812 of backup in auth"), "{said}");
+    let touched = fleet.effects().into_iter().find(|effect| effect.ends_with("PAUSE"));
+    assert_eq!(touched, None);
+    fleet.change(|world| world.transactions.clear());
+    settle(&fleet, &after, 1).await;
+}

@@ -4,6 +4,7 @@
 mod bare;
 mod crashes;
 mod cut_off;
+mod journal;
 mod model;
 mod passwords;
 mod reach;

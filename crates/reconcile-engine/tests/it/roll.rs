@@ -383,7 +383,13 @@ async fn what_cannot_be_resumed_stops_nobody() {
     let before = converged(&wanted).await;
     let fleet = SimFleet::new(before);
     let nodes = vec![host("node2"), host("node3")];
-    let order = Order { leader: host("node1"), candidate: host("node2"), restart: None, nodes };
+    let order = Order {
+        leader: host("node1"),
+        candidate: host("node2"),
+        restart: None,
+        nodes,
+        regardless: false,
+    };
     let memory = Memory::default();
     memory.hear(&Event::SwitchBegins(&order));
     fleet.change(|world| {

@@ -31,6 +31,14 @@ enum Fault {
     NeverLeads,
     /// One router never sees it.
     Blind,
+    /// A long transaction runs on the primary.
+    Work,
+    /// The same, and it is not to be asked about.
+    WorkRegardless,
+    /// What runs there is not told.
+    NotTold,
+    /// A client keeps its session.
+    Session,
     /// One node cannot be made to resume its pooler by itself.
     NoGuard,
     /// The first RESUME of each pooler fails.
@@ -78,6 +86,22 @@ impl Switching for World {
             return Err(error("connection refused"));
         }
         Ok(())
+    }
+    async fn long_transactions(
+        &self,
+        member: &HostName,
+        _: Duration,
+    ) -> Result<Vec<String>, EffectError> {
+        assert_eq!(member.as_str(), "node1", "the primary is asked");
+        Ok(match self.fault {
+            Fault::Work | Fault::WorkRegardless => vec!["pid 812 of app".to_owned()],
+            Fault::NotTold => return Err(error("PostgreSQL does not tell")),
+            _ => Vec::new(),
+        })
+    }
+    async fn sessions(&self, node: &HostName) -> Result<Vec<String>, EffectError> {
+        let holds = self.fault == Fault::Session && node.as_str() == "node2";
+        Ok(holds.then(|| "1 client keeps a session".to_owned()).into_iter().collect())
     }
     async fn guard(&self, node: &HostName) -> Result<(), EffectError> {
         if self.fault == Fault::NoGuard && node.as_str() == "node2" {
@@ -153,7 +177,13 @@ async fn run_to(fault: Fault, candidate: &str) -> (World, Result<(), SwitchoverE
         data_dir: String::new(),
         nodes: nodes.clone(),
     });
-    let order = Order { leader: "node1".into(), candidate: candidate.into(), restart, nodes };
+    let order = Order {
+        leader: "node1".into(),
+        candidate: candidate.into(),
+        restart,
+        nodes,
+        regardless: fault == Fault::WorkRegardless,
+    };
     let result = switch_over(&world, &order, &()).await.map(|_| ());
     (world, result)
 }
@@ -170,13 +200,20 @@ async fn every_pooler_is_resumed_on_every_way_out() {
         Fault::NeverLeads,
         Fault::Blind,
         Fault::NoGuard,
+        Fault::Work,
+        Fault::WorkRegardless,
+        Fault::NotTold,
+        Fault::Session,
         Fault::ResumeFailsOnce,
     ] {
         for candidate in ["node2", "node1"] {
             let (world, result) = run_to(fault, candidate).await;
             assert!(lock(&world.paused).is_empty(), "{fault:?} leaves poolers paused");
             assert!(lock(&world.guarded).is_empty(), "{fault:?} leaves guards behind");
-            let well = matches!(fault, Fault::None | Fault::ResumeFailsOnce | Fault::ChannelLost);
+            let well = matches!(
+                fault,
+                Fault::None | Fault::ResumeFailsOnce | Fault::ChannelLost | Fault::WorkRegardless
+            );
             assert_eq!(result.is_ok(), well, "{fault:?} to {candidate}: {result:?}");
         }
     }
@@ -214,4 +251,18 @@ async fn no_client_waits_where_a_console_does_not_answer() {
     assert!(matches!(result, Err(SwitchoverError::Pause { .. })), "{result:?}");
     assert!(lock(&world.told).is_empty(), "{:?}", lock(&world.told));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_works_is_asked_before_anybody_waits() {
+    for (fault, words) in [
+        (Fault::Work, "not begun: pid 812 of app"),
+        (Fault::Session, "not begun: 1 client keeps a session"),
+        (Fault::NotTold, "PostgreSQL does not tell"),
+    ] {
+        let (world, result) = run(fault).await;
+        let said = result.unwrap_err().to_string();
+        assert!(said.contains(words), "{said}");
+        assert!(lock(&world.told).is_empty(), "{fault:?}: {:?}", lock(&world.told));
+    }
 }

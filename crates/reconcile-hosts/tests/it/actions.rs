@@ -14,7 +14,10 @@ use reconcile_core::{
     action::{DesiredFile, HostAction, PatroniAction, PatroniGoal, UnitVerb},
     model::{Claim, ClaimKind, Content, SecretText, sha256_hex},
 };
-use reconcile_hosts::apply::{action_script, guard_script, patroni_script};
+use reconcile_hosts::{
+    apply::{action_script, guard_script, patroni_script},
+    transactions::transactions_script,
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Words that a shell would like to take for more.
@@ -118,6 +121,7 @@ fn every_script_is_a_shells() {
         }
     }
     check_syntax("patch", &patch(&SecretText::new(NASTY)));
+    check_syntax("transactions", &transactions_script(NASTY, 5432, Duration::from_secs(2)));
     check_syntax("guard", &guard_script(NASTY, 6432, Duration::from_secs(30)));
 }
 

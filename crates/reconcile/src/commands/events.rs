@@ -1,7 +1,7 @@
 //! `reconcile events`: the journal, for people or machines.
 
-use reconcile_core::model::Revision;
-use reconcile_engine::journal::{read, unfinished};
+use reconcile_core::{model::Revision, plan::counted};
+use reconcile_engine::journal::{read_all, unfinished};
 use serde_json::Value;
 
 use crate::{
@@ -14,8 +14,9 @@ pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure>
     let source = source::read_in_force(cli)?;
     for spec in &source.clusters {
         let folder = state::folder(cli, spec.name.as_str())?;
-        let entries =
-            read(&folder).map_err(|error| Failure::from_error("read the journal", &error))?;
+        let read =
+            read_all(&folder).map_err(|error| Failure::from_error("read the journal", &error))?;
+        let entries = read.entries;
         let from = entries.len().saturating_sub(arguments.last);
         if arguments.output == Format::Json {
             for entry in &entries[from..] {
@@ -25,6 +26,12 @@ pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure>
         }
         for entry in &entries[from..] {
             output::print(&(line(entry) + "\n"))?;
+        }
+        if read.torn > 0 {
+            output::note(&format!(
+                "{} of the journal cannot be read: reconcile was killed, or the disk was full, while it was written",
+                counted(read.torn, "line")
+            ));
         }
         let working = state::locked(&folder);
         for entry in unfinished(&entries) {

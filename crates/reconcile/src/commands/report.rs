@@ -47,7 +47,8 @@ pub(super) async fn run(cli: &Cli, arguments: &ReportArgs) -> Result<Outcome, Fa
     add("versions.txt".to_owned(), &format!("reconcile {version}\n{commit}{refused}"));
     add("spec.yaml".to_owned(), &reconcile_spec::to_yaml(spec));
     let folder = state::folder(cli, spec.name.as_str())?;
-    let entries = reconcile_engine::journal::read(&folder)
+    let entries = reconcile_engine::journal::read_all(&folder)
+        .map(|read| read.entries)
         .map_err(|error| Failure::from_error("read the journal", &error))?;
     let tail = &entries[entries.len().saturating_sub(ENTRIES)..];
     let mut journal = String::new();

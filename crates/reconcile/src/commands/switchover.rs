@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reconcile_core::model::HostName;
 use reconcile_engine::{
     Journal, Leased, look,
-    switchover::{order, switch_over},
+    switchover::{Order, SwitchoverError, order, switch_over},
 };
 use reconcile_spec::valid::Permission;
 
@@ -61,11 +61,18 @@ async fn hand_over(
     let to = arguments.to.as_deref().map(HostName::new);
     let order = order(&prepared.desired, &pass.observed, to.as_ref())
         .map_err(|error| Failure::from_error("switch over", &error))?;
+    let order = Order { regardless: arguments.regardless, ..order };
     output::note(&format!("handing over from {} to {}", order.leader, order.candidate));
     let fleet = Leased { fleet: &prepared.fleet, held: Arc::clone(&lease.held) };
     // A signal must not stop it halfway: clients wait in the poolers.
     let result = switch_over(&fleet, &order, journal).await;
-    let report = result.map_err(|error| Failure::from_error("switch over", &error))?;
+    let report = result.map_err(|error| {
+        let failure = Failure::from_error("switch over", &error);
+        match error {
+            SwitchoverError::Busy(_) => failure.hint("end them, or go on with --regardless"),
+            _ => failure,
+        }
+    })?;
     output::print(&format!(
         "{} is the primary; Patroni took {:.1} s, clients waited {:.1} s at most\n",
         order.candidate,

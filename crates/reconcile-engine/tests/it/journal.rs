@@ -1,0 +1,114 @@
+//! The journal: what cannot be noted is not done, what was cut off is told, and it does not grow for
+//! ever.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use reconcile_engine::{
+    Event, Journal, Listener as _, converge,
+    journal::{FULL, KEPT, read_all, unfinished},
+    look,
+    switchover::{Order, SwitchoverError, order, switch_over},
+};
+use reconcile_sim::{Reach, SimFleet, fixture};
+use tokio_util::sync::CancellationToken;
+
+use crate::{run::converged, workloads::host};
+
+const FILE: &str = "journal.jsonl";
+
+fn kinds(folder: &Path) -> Vec<String> {
+    let entries = read_all(folder).unwrap().entries;
+    entries.iter().map(|entry| entry["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_noted_is_not_done() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let fleet = SimFleet::new(converged(&desired).await);
+    fleet.change(|world| {
+        world.server_mut("node2").files.remove("/etc/default/etcd");
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    // Each write says that no space is left.
+    symlink("/dev/full", &path).unwrap();
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    let stop = CancellationToken::new();
+    let result = converge(&fleet, &desired, &journal, &stop).await.unwrap();
+    assert_eq!(fleet.effects(), Vec::<String>::new());
+    let error = result.errors.first().unwrap().to_string();
+    assert!(error.contains("the journal ") && error.contains("No space left"), "{error}");
+
+    let observed = look(&fleet, &desired, &journal).await.unwrap().observed;
+    let order = order(&desired, &observed, None).unwrap();
+    let result = switch_over(&fleet, &order, &journal).await;
+    assert!(matches!(result, Err(SwitchoverError::NotFit(_))), "{result:?}");
+    let paused = fleet.effects().into_iter().find(|effect| effect.ends_with("PAUSE"));
+    assert_eq!(paused, None);
+
+    // Space is made.
+    fs::remove_file(&path).unwrap();
+    let result = converge(&fleet, &desired, &journal, &stop).await.unwrap();
+    assert!(result.is_converged(), "{:?}", result.errors);
+    assert!(kinds(folder.path()).contains(&"finished".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_is_noted_when_it_is_another() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let fleet = SimFleet::new(converged(&desired).await);
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    for (reach, passes) in [(Reach::Answers, 3), (Reach::Silent, 5), (Reach::Answers, 3)] {
+        fleet.change(|world| world.server_mut("node3").reach = reach.clone());
+        for _ in 0..passes {
+            look(&fleet, &desired, &journal).await.unwrap();
+        }
+    }
+    assert_eq!(kinds(folder.path()), ["as-desired", "planned", "as-desired"]);
+}
+
+#[test]
+fn a_line_that_was_cut_off_is_told_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    fs::write(&path, "{\"kind\":\"started\",\"step\":1,\"object\":\"x\"}\n{\"kind\":\"fini")
+        .unwrap();
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    journal.hear(&Event::SourceBroken("broken"));
+    let read = read_all(folder.path()).unwrap();
+    assert_eq!((kinds(folder.path()).join(" ").as_str(), read.torn), ("started refused", 1));
+    assert_eq!(unfinished(&read.entries).len(), 1);
+}
+
+#[test]
+fn it_does_not_grow_for_ever_and_forgets_no_pause() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    let nodes = vec![host("node1")];
+    let order = Order {
+        leader: host("node1"),
+        candidate: host("node2"),
+        restart: None,
+        nodes,
+        regardless: false,
+    };
+    let long = "x".repeat(1 << 20);
+    for round in 0..u64::try_from(KEPT + 2).unwrap() * (FULL >> 20) {
+        if round == (FULL >> 20) * 4 {
+            journal.hear(&Event::SwitchBegins(&order));
+        }
+        journal.hear(&Event::SourceBroken(&long));
+    }
+    let files: Vec<u64> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .collect();
+    assert_eq!(files.len(), KEPT + 1, "{files:?}");
+    assert!(files.iter().all(|size| *size < FULL + (2 << 20)), "{files:?}");
+    // The one in which it stands was put aside.
+    let text = fs::read_to_string(folder.path().join(FILE)).unwrap();
+    assert!(!text.contains("switchover-begins"));
+    assert!(Journal::open(folder.path(), &()).unwrap().owes_resume().is_some());
+    assert_eq!(read_all(folder.path()).unwrap().torn, 0);
+}
