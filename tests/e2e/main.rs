@@ -30,3 +30,4 @@ mod t50_switchover_under_load;
 mod t51_power_cut;
 mod t52_faults;
 mod t53_calm;
+mod t60_topology;

@@ -1,8 +1,9 @@
 //! What can be done to the world: a closed list, each with all it needs, so that carrying one out
 //! leaves nothing to choose.
 //!
-//! The list itself is a safety rule: nothing here deletes or initialises a data directory,
-//! promotes a server, or removes an etcd or Swarm member.
+//! The list itself is a safety rule: nothing here deletes or initialises a data directory or promotes
+//! a server. A member of etcd or the Swarm is removed only where what speaks for it is seen once more
+//! in that moment.
 
 use std::collections::BTreeMap;
 
@@ -120,6 +121,9 @@ pub enum HostAction {
         data_dir: String,
         /// `new` or `existing`.
         initial_cluster_state: String,
+        /// `NAME=PEER_URL,…` as the cluster lists its members, where the file's own list is another;
+        /// etcd joins only by the very list.
+        initial_cluster: Option<String>,
         /// Claims written before.
         claims: Vec<Claim>,
     },
@@ -130,6 +134,18 @@ pub enum HostAction {
         endpoint: String,
         /// Claims written after health was seen.
         claims: Vec<Claim>,
+    },
+    /// Changes etcd's membership by one, from the server that it is about. Nothing is changed unless
+    /// every member at `via` is healthy in that moment, and what the change rests on still holds there.
+    EtcdMembership {
+        /// What is changed.
+        change: EtcdChange,
+        /// Client URLs of members; the first is told.
+        via: Vec<String>,
+        /// etcd's data directory.
+        data_dir: String,
+        /// The cluster's token, for the claim of having been part of it.
+        token: String,
     },
     /// Enables and starts Patroni and waits for its role and state at `endpoint`.
     StartPatroni {
@@ -153,6 +169,29 @@ pub enum HostAction {
         database: String,
         /// Statements; may hold password verifiers.
         sql: Content,
+    },
+}
+
+/// A change of etcd's membership. Each that was made already is success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EtcdChange {
+    /// Adds this server as a learner, which has no vote. Refused where its data directory holds
+    /// anything, or where it was part of the cluster.
+    Add {
+        /// Its peer URL.
+        peer_url: String,
+    },
+    /// Gives a learner a vote; refused by etcd until it has caught up, which is waited for.
+    Promote {
+        /// Member id, decimal.
+        id: String,
+    },
+    /// Removes the member that stood here before this server was set up anew. Refused where the data
+    /// directory holds anything, or where this server was part of the cluster.
+    Forget {
+        /// Member id, decimal.
+        id: String,
     },
 }
 
@@ -280,6 +319,12 @@ pub enum SwarmAction {
         node_id: String,
         /// Manager or worker.
         manager: bool,
+    },
+    /// Removes a node that is down: takes its role as a manager, then its entry. One that is not
+    /// `down` in that moment is left alone; one that is gone is success.
+    RemoveNode {
+        /// Node id.
+        node_id: String,
     },
     /// Creates an overlay network.
     CreateNetwork(NetworkSpec),

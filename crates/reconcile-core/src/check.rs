@@ -3,6 +3,7 @@
 //! It shares no code with the planner on purpose (but for where poolers run). The engine refuses a plan that fails here, and
 //! every test of plans asserts that it passes.
 
+mod membership;
 mod roll;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,15 +149,7 @@ fn check_host(
             }
         }
         HostAction::Unit { unit, verb, .. } => {
-            if matches!(verb, UnitVerb::Stop | UnitVerb::Restart) && unit.starts_with("patroni") {
-                broken("Patroni is never stopped or restarted by systemd");
-            }
-            if matches!(verb, UnitVerb::Restart | UnitVerb::Stop) && !step.impact.disruptive() {
-                broken("a restart says that it is one");
-            }
-            if matches!(verb, UnitVerb::Restart | UnitVerb::Stop) && unit.starts_with("etcd") {
-                check_quorum(desired, observed, host, broken);
-            }
+            check_unit(desired, observed, step, (host, unit, *verb), broken);
         }
         HostAction::Notify { unit, verb, quorum } => {
             if facts.units.get(unit).is_none_or(|unit| unit.owed.is_none()) {
@@ -170,12 +163,17 @@ fn check_host(
             }
         }
         HostAction::StartEtcd { data_dir, initial_cluster_state, .. } => {
-            if facts.data_dirs.get(data_dir).is_some_and(|directory| directory.populated) {
+            let populated =
+                facts.data_dirs.get(data_dir).is_some_and(|directory| directory.populated);
+            if populated && !rejoins(desired, facts, initial_cluster_state) {
                 broken("a member with data is not started as one without");
             }
             if initial_cluster_state == "new" {
                 check_founding(desired, observed, data_dir, broken);
             }
+        }
+        HostAction::EtcdMembership { change, via, .. } => {
+            membership::check_etcd(desired, observed, host, change, via, broken);
         }
         HostAction::StartPatroni { until, data_dir, .. } => {
             let populated =
@@ -249,6 +247,36 @@ fn check_notify(
             broken("quorum is asked for again in the moment of a restart");
         }
     }
+}
+
+fn check_unit(
+    desired: &Desired,
+    observed: &Observed,
+    step: &Step,
+    (host, unit, verb): (&HostName, &str, UnitVerb),
+    broken: &mut impl FnMut(&'static str),
+) {
+    if !matches!(verb, UnitVerb::Stop | UnitVerb::Restart) {
+        return;
+    }
+    if unit.starts_with("patroni") {
+        broken("Patroni is never stopped or restarted by systemd");
+    }
+    if !step.impact.disruptive() {
+        broken("a restart says that it is one");
+    }
+    if unit.starts_with("etcd") {
+        check_quorum(desired, observed, host, broken);
+    }
+}
+
+/// What was cut off on its way into the cluster may be let in again: that asks the others, and forms
+/// nothing.
+fn rejoins(desired: &Desired, facts: &HostFacts, initial_cluster_state: &str) -> bool {
+    let etcd = &desired.etcd;
+    initial_cluster_state == "existing"
+        && facts.manifest.claims(ClaimKind::DataDir, &etcd.data_dir)
+        && !facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token)
 }
 
 /// A Patroni of our scope on a data directory that reconcile claimed.
@@ -366,8 +394,11 @@ fn check_swarm(
                 broken("a secret that is not ours is not removed");
             }
         }
-        SwarmAction::SetRole { manager: false, .. } => {
-            broken("a manager is not demoted");
+        SwarmAction::RemoveNode { node_id } => {
+            membership::check_removal(desired, observed, node_id, broken);
+        }
+        SwarmAction::SetRole { node_id, manager } => {
+            membership::check_role(desired, observed, node_id, *manager, broken);
         }
         SwarmAction::Label { .. } => {
             if facts.is_none_or(|facts| facts.labels.contains_key(label)) {
@@ -375,7 +406,6 @@ fn check_swarm(
             }
         }
         SwarmAction::Join { .. }
-        | SwarmAction::SetRole { manager: true, .. }
         | SwarmAction::CreateNetwork(_)
         | SwarmAction::CreateConfig(_)
         | SwarmAction::CreateSecret(_)

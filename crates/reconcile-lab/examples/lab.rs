@@ -143,7 +143,7 @@ async fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             println!("{}", serde_json::to_string_pretty(&status)?);
         }
         Command::Reset { which } => {
-            reconcile_lab::reset(&options(&which), &lines).await?;
+            reconcile_lab::reset(&options(&which), None, &lines).await?;
         }
         Command::Exec { which, server, argv } => {
             let output = reconcile_lab::exec(&options(&which), &server, &argv).await?;

@@ -74,20 +74,28 @@ pub async fn up(options: &LabOptions, progress: &dyn Progress) -> Result<Lab> {
     staged(progress, Stage::Servers, boot(lab, &dir, &public_key, progress)).await
 }
 
-/// Puts every server back to bare, as after the first `up`: new disks, new host keys, the same
+/// Puts every server, or `only` this one, back to bare, as after the first `up`: new disks, new host keys, the same
 /// names and addresses. Cut cables are in again.
-pub async fn reset(options: &LabOptions, progress: &dyn Progress) -> Result<Lab> {
+pub async fn reset(
+    options: &LabOptions,
+    only: Option<&str>,
+    progress: &dyn Progress,
+) -> Result<Lab> {
     let dir = options.state_dir()?;
     machine::require_root()?;
     let _lab_lock = lab_lock(&options.name).await?;
     let lab = options.load()?;
+    let bare: Vec<&Server> = match only {
+        Some(name) => vec![lab.server(name)?],
+        None => lab.servers.iter().collect(),
+    };
     prepare(lab.docker, progress).await?;
     let public_key = state::ensure_folder(&dir).await?;
     refuse_foreign(&options.name, &dir).await?;
     network::ensure(&lab.name_of_network(), subnet(&lab)?, &lab.labels(&dir)).await?;
     registry::ensure(lab.gateway, &lab.name).await?;
     staged(progress, Stage::Removal, async {
-        try_join_all(lab.servers.iter().map(server::remove)).await
+        try_join_all(bare.into_iter().map(server::remove)).await
     })
     .await?;
     staged(progress, Stage::Servers, boot(lab, &dir, &public_key, progress)).await
@@ -330,7 +338,7 @@ mod tests {
         fn sendable<T: Send>(_: &T) {}
         let options = LabOptions::default();
         sendable(&up(&options, &Silent));
-        sendable(&reset(&options, &Silent));
+        sendable(&reset(&options, None, &Silent));
         sendable(&down(&options, Scope::Lab, &Silent));
     }
 }

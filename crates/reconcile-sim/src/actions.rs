@@ -134,8 +134,12 @@ impl World {
                 Ok(())
             }
             HostAction::Unit { unit, verb, enable } => self.unit(host, unit, *verb, *enable),
-            HostAction::StartEtcd { data_dir, initial_cluster_state, claims } => {
-                self.start_etcd(host, data_dir, initial_cluster_state, claims)
+            HostAction::StartEtcd { data_dir, initial_cluster_state, initial_cluster, claims } => {
+                let list = initial_cluster.as_deref();
+                self.start_etcd(host, data_dir, (initial_cluster_state, list), claims)
+            }
+            HostAction::EtcdMembership { change, via, data_dir, token } => {
+                self.change_membership(host, change, (via, data_dir, token))
             }
             HostAction::AwaitEtcd { endpoint: _, claims } => {
                 let healthy = self.etcd_of(host).is_some_and(|number| self.etcd_has_quorum(number));
@@ -371,7 +375,7 @@ impl World {
         &mut self,
         host: &HostName,
         data_dir: &str,
-        state: &str,
+        (state, list): (&str, Option<&str>),
         claims: &[Claim],
     ) -> Effect {
         let attempt = format!("start etcd on {host}");
@@ -381,15 +385,24 @@ impl World {
         }
         let running = server.runs(etcd::UNIT);
         if let Some(data) = server.data_dirs.get(data_dir) {
-            if running && *data != DataDir::Foreign {
+            let formed = |claim: &Claim| claim.kind == ClaimKind::EtcdFormed;
+            let again = state == "existing"
+                && server.manifest.claims(ClaimKind::DataDir, data_dir)
+                && !server.manifest.claims.iter().any(formed);
+            if running && *data != DataDir::Foreign && !again {
                 return Ok(()); // Carried out before.
             }
-            let cause = format!("{data_dir} is populated");
-            return Err(refused(host, attempt, cause, Retry::AfterChange));
+            if !again {
+                let cause = format!("{data_dir} is populated");
+                return Err(refused(host, attempt, cause, Retry::AfterChange));
+            }
         }
         self.claim(host, None, claims)?;
         let path = reconcile_core::desired::etcd::BOOTSTRAP_ENV.to_owned();
-        let text = format!("ETCD_INITIAL_CLUSTER_STATE={state}\n");
+        let mut text = format!("ETCD_INITIAL_CLUSTER_STATE={state}\n");
+        if let Some(list) = list {
+            text.push_str(&format!("ETCD_INITIAL_CLUSTER={list}\n"));
+        }
         self.server_of(host)?.files.insert(path, File::of_root(text));
         self.unit(host, etcd::UNIT, UnitVerb::Start, true)
     }

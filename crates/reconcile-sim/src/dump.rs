@@ -79,7 +79,10 @@ impl World {
     fn write_etcd(&self, text: &mut String) -> std::fmt::Result {
         for (number, store) in &self.etcd {
             let quorum = if self.etcd_has_quorum(*number) { "quorum" } else { "no quorum" };
-            writeln!(text, "etcd {}: {quorum}, started {:?}", store.token, store.started)?;
+            writeln!(text, "etcd {}: {quorum}, started {:?}", store.token, store.started())?;
+            for (url, member) in store.members.iter().filter(|(_, member)| member.learner) {
+                writeln!(text, "  learner {} {url}", member.name)?;
+            }
             for (scope, value) in &store.scopes {
                 writeln!(text, "  scope {scope} config {}", value.config)?;
             }

@@ -24,7 +24,7 @@ mod swarm_actions;
 mod world;
 
 pub use database::Database;
-pub use etcd::EtcdStore;
+pub use etcd::{EtcdMember, EtcdStore};
 pub use faults::{Crash, Faults, Position};
 pub use fleet::SimFleet;
 pub use operator::{Operator, Shared};

@@ -74,15 +74,19 @@ impl World {
         self.servers.get(host)?.docker.as_ref()?.swarm.clone()
     }
 
-    fn node_up(&self, host: &HostName) -> bool {
-        self.servers.get(host).is_some_and(|server| server.power)
+    /// True where the server is on and is that very node.
+    pub(crate) fn node_up(&self, id: &str, node: &Node) -> bool {
+        self.servers.get(&node.host).is_some_and(|server| {
+            let swarm = server.docker.as_ref().and_then(|engine| engine.swarm.as_ref());
+            server.power && swarm.is_some_and(|(_, own)| own == id)
+        })
     }
 
     /// True where more than half of a Swarm's managers run.
     pub(crate) fn swarm_has_quorum(&self, id: &str) -> bool {
         self.swarms.get(id).is_some_and(|swarm| {
-            let managers: Vec<_> = swarm.nodes.values().filter(|node| node.manager).collect();
-            let up = managers.iter().filter(|node| self.node_up(&node.host)).count();
+            let managers: Vec<_> = swarm.nodes.iter().filter(|(_, node)| node.manager).collect();
+            let up = managers.iter().filter(|(id, node)| self.node_up(id, node)).count();
             up * 2 > managers.len()
         })
     }
@@ -151,7 +155,7 @@ impl World {
         swarm
             .nodes
             .iter()
-            .filter(|(_, node)| node.availability == "active" && self.node_up(&node.host))
+            .filter(|(id, node)| node.availability == "active" && self.node_up(id, node))
             .map(|(id, node)| {
                 let wrong = self.task_fault(swarm, service, &node.host);
                 TaskFact {
@@ -182,7 +186,9 @@ impl World {
     pub(crate) fn container_listeners(&self, host: &HostName) -> Vec<Listener> {
         let Some((id, _)) = self.swarm_of(host) else { return Vec::new() };
         let Some(swarm) = self.swarms.get(&id) else { return Vec::new() };
-        if swarm.nodes.values().any(|node| node.host == *host && node.availability != "active") {
+        if swarm.nodes.iter().any(|(id, node)| {
+            node.host == *host && node.availability != "active" && self.node_up(id, node)
+        }) {
             return Vec::new();
         }
         swarm
@@ -212,7 +218,7 @@ impl World {
     ) -> Result<SwarmFacts, String> {
         let id = self.managed(via)?;
         let swarm = self.swarms.get(&id).ok_or("no such swarm")?;
-        let node = |node: &Node| NodeFact {
+        let node = |id: &str, node: &Node| NodeFact {
             hostname: node.host.to_string(),
             address: self
                 .servers
@@ -221,8 +227,8 @@ impl World {
                 .unwrap_or_default(),
             manager: node.manager,
             availability: node.availability.clone(),
-            state: if self.node_up(&node.host) { "ready" } else { "down" }.to_owned(),
-            reachability: match (node.manager, self.node_up(&node.host)) {
+            state: if self.node_up(id, node) { "ready" } else { "down" }.to_owned(),
+            reachability: match (node.manager, self.node_up(id, node)) {
                 (false, _) => "",
                 (true, true) => "reachable",
                 (true, false) => "unreachable",
@@ -268,7 +274,7 @@ impl World {
         Ok(SwarmFacts {
             cluster_id: id.clone(),
             labels: swarm.labels.clone(),
-            nodes: swarm.nodes.iter().map(|(id, value)| (id.clone(), node(value))).collect(),
+            nodes: swarm.nodes.iter().map(|(id, value)| (id.clone(), node(id, value))).collect(),
             networks: swarm.networks.clone(),
             configs: swarm.configs.iter().map(file).collect(),
             secrets: swarm.secrets.iter().map(file).collect(),

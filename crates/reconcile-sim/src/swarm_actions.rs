@@ -29,6 +29,7 @@ impl World {
                 self.wrote(format!("swarm/node/{node_id}"));
                 Ok(())
             }
+            SwarmAction::RemoveNode { node_id } => self.remove_node(host, node_id),
             SwarmAction::CreateNetwork(spec) => self.create_network(host, spec),
             SwarmAction::CreateConfig(file) => self.create_file(host, file, false),
             SwarmAction::CreateSecret(file) => self.create_file(host, file, true),
@@ -137,7 +138,11 @@ impl World {
             None => {}
         }
         self.cut_here(host)?;
-        let node = format!("node-{host}");
+        let taken = |swarm: &Swarm, id: &String| swarm.nodes.contains_key(id);
+        let mut node = format!("node-{host}");
+        if self.swarms.get(&id).is_some_and(|swarm| taken(swarm, &node)) {
+            node = format!("node-{host}-{}", self.next_id());
+        }
         let value = Node { host: host.clone(), manager, availability: "active".to_owned() };
         if let Some(swarm) = self.swarms.get_mut(&id) {
             swarm.nodes.insert(node.clone(), value);
@@ -145,6 +150,25 @@ impl World {
         self.touched(via, format!("swarm/node/{host}"));
         self.server_of(host)?.docker = Some(crate::Engine { swarm: Some((id, node)) });
         Ok(())
+    }
+
+    fn remove_node(&mut self, host: &HostName, id: &str) -> Effect {
+        let attempt = format!("remove node {id}");
+        let swarm = self.swarm_via(host)?.clone();
+        let Some(node) = swarm.nodes.get(id) else { return Ok(()) };
+        if self.node_up(id, node) {
+            return Err(refused(host, attempt, "the node is ready by now", Retry::Soon));
+        }
+        // Half of it takes the manager's role alone.
+        let cut = self.cut;
+        let swarm = self.swarm_via(host)?;
+        if let Some(node) = swarm.nodes.get_mut(id).filter(|_| cut) {
+            node.manager = false;
+        } else {
+            swarm.nodes.remove(id);
+            self.touched(host, format!("swarm/node/{}/removed", node.host));
+        }
+        self.cut_here(host)
     }
 
     fn create_network(&mut self, host: &HostName, spec: &NetworkSpec) -> Effect {

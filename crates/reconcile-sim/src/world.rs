@@ -125,6 +125,14 @@ impl World {
         }
     }
 
+    /// Puts a freshly installed server in the place of one, with its name and address.
+    pub fn set_up_anew(&mut self, name: &str) {
+        self.power_off(name);
+        let server = self.server_mut(name);
+        *server = Server::bare(server.address.clone());
+        self.settle();
+    }
+
     /// Lets everything that moves by itself move until it rests: etcd forms, Patroni elects and
     /// clones, Swarm places tasks.
     pub fn settle(&mut self) {

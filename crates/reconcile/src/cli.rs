@@ -347,6 +347,9 @@ pub(crate) enum LabCommand {
         /// Server.
         server: String,
     },
-    /// Every server back to bare.
-    Reset,
+    /// Every server back to bare, or one alone.
+    Reset {
+        /// Server.
+        server: Option<String>,
+    },
 }

@@ -5,12 +5,14 @@
 //! ours stands in a data directory. Otherwise two hosts that lost their data could found an empty
 //! cluster and overwrite the third (etcd-io/etcd#12227).
 
+mod membership;
+
 use super::{
     HoldReason, Verb,
     draft::{Draft, Drafts, View},
 };
 use crate::{
-    action::{Action, EtcdQuorum, HostAction, UnitVerb},
+    action::{Action, EtcdChange, EtcdQuorum, HostAction, UnitVerb},
     desired::etcd::{BOOTSTRAP_ENV, ENV, UNIT, UNIT_FILE},
     model::{Claim, ClaimKind, EtcdFact, HostFacts, HostName, ObjectId},
 };
@@ -99,19 +101,29 @@ fn stray_member(view: &View<'_>, cluster: &Cluster<'_>) -> Option<HoldReason> {
 /// Plans etcd.
 pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let cluster = cluster(view);
+    let mut next = membership::next(view, &cluster);
     if let Some(reason) = stray_member(view, &cluster) {
-        drafts.hold(ObjectId::EtcdCluster, reason);
+        drafts.hold(ObjectId::EtcdCluster, reason.clone());
+        next = next.map(|_| Err((ObjectId::EtcdCluster, reason)));
+    }
+    match &next {
+        Some(Ok(next)) => drafts.step(membership::draft(view, next)),
+        Some(Err((object, reason))) => drafts.hold(object.clone(), reason.clone()),
+        None => {}
     }
     for host in view.desired.etcd.members.keys() {
         if let Some(facts) = view.host(host) {
-            plan_member(view, &cluster, host, facts, drafts);
+            plan_member(view, &cluster, next.as_ref(), host, facts, drafts);
         }
     }
 }
 
+type Next<'a> = Result<membership::Next<'a>, (ObjectId, HoldReason)>;
+
 fn plan_member(
     view: &View<'_>,
     cluster: &Cluster<'_>,
+    next: Option<&Next<'_>>,
     host: &HostName,
     facts: &HostFacts,
     drafts: &mut Drafts,
@@ -122,13 +134,15 @@ fn plan_member(
         Err(HoldReason::Foreign(reason))
     } else if let Some(reason) = super::stranger::stranger(view, host, facts, &["etcd"], UNIT) {
         Err(reason)
+    } else if let Some(cluster) = rejoins(view, cluster, host, facts) {
+        Ok(Some(start(view, host, "existing", Some(cluster))))
     } else if started(facts) {
         let enabled = unit.is_some_and(|unit| unit.enabled == "enabled");
         Ok((!enabled).then(|| enable(host, facts)))
     } else if populated(view, facts) {
         Ok(Some(restart(host, facts)))
     } else {
-        first_start(view, cluster, host, facts).map(|state| Some(start(view, host, state)))
+        first_start(view, cluster, next, host, facts).map(Some)
     };
     match step {
         Ok(step) => drafts.steps.extend(step),
@@ -160,32 +174,59 @@ fn plan_member(
     }
 }
 
-/// The state with which a member without data may start, or why it may not.
-fn first_start(
+/// The list by which a member joins that was started, lost that list with a boot, and does not get in
+/// by what the file says.
+fn rejoins(
     view: &View<'_>,
     cluster: &Cluster<'_>,
     host: &HostName,
     facts: &HostFacts,
-) -> Result<&'static str, HoldReason> {
+) -> Option<String> {
+    let etcd = &view.desired.etcd;
+    let voice = cluster.voice?;
+    let awaited = membership::listed(view, voice, host)?.client_urls.is_empty();
+    let ours = facts.manifest.claims(ClaimKind::DataDir, &etcd.data_dir)
+        && !facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token);
+    let forgot = !facts.files.contains_key(BOOTSTRAP_ENV);
+    (awaited && ours && forgot).then(|| membership::initial_cluster(view, voice, None)).flatten()
+}
+
+/// The first start of a member without data, or why it may not start.
+fn first_start(
+    view: &View<'_>,
+    cluster: &Cluster<'_>,
+    next: Option<&Next<'_>>,
+    host: &HostName,
+    facts: &HostFacts,
+) -> Result<Draft, HoldReason> {
     let etcd = &view.desired.etcd;
     if facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token) {
         return Err(HoldReason::NeedsPerson(format!(
-            "{} is empty, yet this member was part of the formed cluster: its data was lost. Replace the member",
-            etcd.data_dir
+            "{} is empty, yet this member was part of the formed cluster: is its disk mounted? If its data are gone for good, it is made anew after: echo 'release {} {}' >> /var/lib/reconcile/manifest there",
+            etcd.data_dir,
+            ClaimKind::EtcdFormed.word(),
+            etcd.token
         )));
     }
     if let Some(voice) = cluster.voice {
-        let url = &etcd.members[host].peer_url;
-        return match voice.members.iter().find(|member| member.peer_urls.contains(url)) {
-            Some(member) if member.client_urls.is_empty() => Ok("existing"),
-            Some(_) => Err(HoldReason::NeedsPerson(
-                "the cluster lists this member as started, but its data directory is empty. Replace the member"
-                    .to_owned(),
-            )),
-            None => Err(HoldReason::NeedsPerson(
-                "the cluster has formed without this member; adding one is not done by this release"
-                    .to_owned(),
-            )),
+        let joins = |joining| {
+            let list = membership::initial_cluster(view, voice, joining);
+            start(view, host, "existing", list)
+        };
+        let waits = HoldReason::OneAtATime(ObjectId::EtcdCluster);
+        return match (membership::listed(view, voice, host), next) {
+            (Some(member), _) if member.client_urls.is_empty() => Ok(joins(None)),
+            (None, Some(Ok(next)))
+                if next.host == host && matches!(next.change, EtcdChange::Add { .. }) =>
+            {
+                Ok(joins(Some(host)).needs([ObjectId::EtcdCluster]))
+            }
+            (_, Some(Ok(_))) => Err(waits),
+            (_, Some(Err((object, _)))) => Err(HoldReason::WaitsFor(object.clone())),
+            (_, None) => Err(match facts.etcd.reason() {
+                Some(reason) => HoldReason::Unknown(reason.to_owned()),
+                None => HoldReason::WaitsFor(membership::awaited(view, voice)),
+            }),
         };
     }
     if cluster.formed {
@@ -207,7 +248,7 @@ fn first_start(
         .find(|member| view.host(member).is_some_and(|facts| foreign(view, facts).is_some()));
     match foreign {
         Some(member) => Err(HoldReason::WaitsFor(ObjectId::Unit(member.clone(), UNIT.to_owned()))),
-        None => Ok("new"),
+        None => Ok(start(view, host, "new", None)),
     }
 }
 
@@ -234,11 +275,12 @@ fn prerequisites(host: &HostName) -> [ObjectId; 3] {
     ]
 }
 
-fn start(view: &View<'_>, host: &HostName, state: &str) -> Draft {
+fn start(view: &View<'_>, host: &HostName, state: &str, list: Option<String>) -> Draft {
     let etcd = &view.desired.etcd;
     let action = HostAction::StartEtcd {
         data_dir: etcd.data_dir.clone(),
         initial_cluster_state: state.to_owned(),
+        initial_cluster: list,
         claims: vec![Claim { kind: ClaimKind::DataDir, name: etcd.data_dir.clone() }],
     };
     Draft::new(
@@ -272,6 +314,16 @@ fn restart(host: &HostName, facts: &HostFacts) -> Draft {
 
 fn enable(host: &HostName, facts: &HostFacts) -> Draft {
     unit_step(host, facts, UnitVerb::Keep, "it would not start at boot")
+}
+
+/// True where settings differ by nothing but who was there at first, which a member with data does not
+/// read: no reason to restart it.
+pub(super) fn same_but_peers(before: &str, after: &str) -> bool {
+    let rest = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with("ETCD_INITIAL_CLUSTER="));
+        lines.map(str::to_owned).collect()
+    };
+    rest(before) == rest(after)
 }
 
 /// What the member's own server is to ask again in the moment of the restart; None where the

@@ -194,6 +194,12 @@ fn start(
         ObjectId::File(host.clone(), CONFIG.to_owned()),
         ObjectId::File(host.clone(), UNIT_FILE.to_owned()),
     ]);
+    // A server that is new to the primary's rules could not copy from it.
+    if let Some((primary, _)) =
+        cluster.primary.filter(|(primary, _)| !populated && *primary != host)
+    {
+        draft = draft.needs([ObjectId::File(primary.clone(), CONFIG.to_owned())]);
+    }
     // A standing quorum of etcd is enough to start on; a cluster that is only forming is not.
     let quorum_stands = view
         .desired

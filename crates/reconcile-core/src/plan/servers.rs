@@ -248,7 +248,12 @@ fn plan_file(
         }
     }
     let digest = file.content.digest();
-    let changed = fact.is_some_and(|fact| fact.digest != digest);
+    let peers_alone = file.path == crate::desired::etcd::ENV
+        && fact
+            .and_then(|fact| fact.text.as_deref())
+            .zip(file.content.shown())
+            .is_some_and(|(before, after)| super::etcd::same_but_peers(before, after));
+    let changed = fact.is_some_and(|fact| fact.digest != digest) && !peers_alone;
     let notify = managed.notify.clone().filter(|(unit, _)| changed && runs(facts, unit));
     let impact = match notify {
         Some((_, UnitVerb::Restart)) => Impact::Restart,

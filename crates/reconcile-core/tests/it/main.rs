@@ -5,6 +5,7 @@
 mod canary;
 mod drift;
 mod golden;
+mod membership;
 mod plans;
 mod properties;
 mod refusals;

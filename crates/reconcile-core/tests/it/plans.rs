@@ -25,7 +25,7 @@ pub(crate) fn checked(desired: &Desired, world: &World) -> Plan {
     plan
 }
 
-fn case(name: &str, desired: &Desired, world: &World) {
+pub(crate) fn case(name: &str, desired: &Desired, world: &World) {
     golden(&format!("plan/{name}/plan.txt"), &text(&checked(desired, world), true));
 }
 

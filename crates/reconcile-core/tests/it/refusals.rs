@@ -14,14 +14,14 @@ use reconcile_spec::valid::Permission;
 
 /// Inputs of a check.
 #[derive(Clone)]
-struct Case {
-    desired: Desired,
-    observed: Observed,
-    plan: Plan,
+pub(crate) struct Case {
+    pub(crate) desired: Desired,
+    pub(crate) observed: Observed,
+    pub(crate) plan: Plan,
 }
 
 impl Case {
-    fn of(desired: Desired, world: &World) -> Self {
+    pub(crate) fn of(desired: Desired, world: &World) -> Self {
         let observed = world.observe(&desired);
         let plan = plan(&desired, &observed);
         assert_eq!(check(&desired, &observed, &plan), []);
@@ -29,32 +29,32 @@ impl Case {
     }
 
     /// Asserts that after a change the checker names this rule.
-    fn breaks(&self, rule: &str, change: impl FnOnce(&mut Self)) {
+    pub(crate) fn breaks(&self, rule: &str, change: impl FnOnce(&mut Self)) {
         let mut case = self.clone();
         change(&mut case);
         let found = check(&case.desired, &case.observed, &case.plan);
         assert!(found.iter().any(|violation| violation.rule == rule), "{rule}: {found:?}");
     }
 
-    fn facts(&mut self, host: &str) -> &mut HostFacts {
+    pub(crate) fn facts(&mut self, host: &str) -> &mut HostFacts {
         match self.observed.hosts.get_mut(&HostName::new(host)).unwrap() {
             Observation::Known(facts) => facts,
             Observation::Unknown { reason } => panic!("{reason}"),
         }
     }
 
-    fn step(&mut self, wanted: impl Fn(&Action) -> bool) -> &mut Step {
+    pub(crate) fn step(&mut self, wanted: impl Fn(&Action) -> bool) -> &mut Step {
         self.plan.steps.iter_mut().find(|step| wanted(&step.action)).unwrap()
     }
 
     /// Puts an action in the place of the first step.
-    fn does(&mut self, action: Action) {
+    pub(crate) fn does(&mut self, action: Action) {
         self.plan.steps.truncate(1);
         self.plan.steps[0].action = action;
     }
 }
 
-fn three() -> Desired {
+pub(crate) fn three() -> Desired {
     fixture::desire(&fixture::spec(3, 0, |_| {}))
 }
 
@@ -362,10 +362,6 @@ fn the_swarm() {
     });
     case.breaks("a Swarm with an owner is not labelled anew", |case| {
         case.does(swarm(SwarmAction::Label { labels: labels.clone() }));
-    });
-    case.breaks("a manager is not demoted", |case| {
-        let node_id = "node-node1".to_owned();
-        case.does(swarm(SwarmAction::SetRole { node_id, manager: false }));
     });
     let name = "somebody-elses".to_owned();
     case.breaks("a config that is not ours is not removed", |case| {

@@ -78,7 +78,7 @@ pub(crate) fn same_state(
     writes
 }
 
-async fn every_crash(workload: &Workload) {
+pub(crate) async fn every_crash(workload: &Workload) {
     let reference = reference(workload).await;
     let start = workload.start();
     for effect in 1..=reference.effects {

@@ -15,6 +15,7 @@ mod stale;
 mod strangers;
 mod switchover;
 mod topologies;
+mod topology;
 mod two_operators;
 mod watch;
 mod workloads;

@@ -30,6 +30,7 @@ fn start_etcd(on: &str, desired: &Desired) -> Action {
     let action = HostAction::StartEtcd {
         data_dir: name.clone(),
         initial_cluster_state: "new".to_owned(),
+        initial_cluster: None,
         claims: vec![Claim { kind: ClaimKind::DataDir, name }],
     };
     Action::Host(host(on), action)

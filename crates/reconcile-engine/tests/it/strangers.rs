@@ -262,7 +262,7 @@ async fn a_member_that_lost_its_data_is_not_founded_again() {
         }
         world.settle();
         let outcome = outcome(SimFleet::new(world), &desired).await;
-        let reason = if forgotten { "quorum" } else { "its data was lost" };
+        let reason = if forgotten { "quorum" } else { "is its disk mounted?" };
         outcome.holds("node2/etcd.service", reason);
         outcome.holds("node3/etcd.service", reason);
     }

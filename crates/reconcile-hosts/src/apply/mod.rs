@@ -3,6 +3,7 @@
 //!
 //! A script ends its work with `fail RETRY CAUSE`, which becomes the error, or with status 0.
 
+mod etcd;
 mod files;
 mod packages;
 mod patroni;
@@ -12,7 +13,7 @@ mod units;
 use std::time::Duration;
 
 use reconcile_core::{
-    action::{DesiredFile, HostAction},
+    action::{DesiredFile, EtcdChange, HostAction},
     model::{Claim, HostName},
     ports::{EffectError, Retry},
 };
@@ -76,6 +77,11 @@ fn describe(action: &HostAction) -> String {
         }
         HostAction::ResumePooler { .. } => "resume the pooler".to_owned(),
         HostAction::StartEtcd { .. } => "start etcd for the first time".to_owned(),
+        HostAction::EtcdMembership { change, .. } => match change {
+            EtcdChange::Add { .. } => "add the etcd member".to_owned(),
+            EtcdChange::Promote { id } => format!("give the etcd learner {id} a vote"),
+            EtcdChange::Forget { id } => format!("remove the etcd member {id} that stood"),
+        },
         HostAction::AwaitEtcd { endpoint, .. } => format!("wait for etcd at {endpoint}"),
         HostAction::StartPatroni { endpoint, .. } => format!("start Patroni at {endpoint}"),
         HostAction::Sql { database, .. } => format!("run SQL in database {database}"),
@@ -111,8 +117,12 @@ pub fn action_script(action: &HostAction, deadline: Duration) -> Result<String, 
             body
         }
         HostAction::ResumePooler { cluster, port } => pooler::resume(cluster, *port),
-        HostAction::StartEtcd { data_dir, initial_cluster_state, claims } => {
-            units::start_etcd(data_dir, initial_cluster_state, claims)
+        HostAction::StartEtcd { data_dir, initial_cluster_state, initial_cluster, claims } => {
+            let list = initial_cluster.as_deref();
+            units::start_etcd(data_dir, initial_cluster_state, list, claims)
+        }
+        HostAction::EtcdMembership { change, via, data_dir, token } => {
+            etcd::membership(change, via, data_dir, token)?
         }
         HostAction::AwaitEtcd { endpoint, claims } => units::await_etcd(endpoint, claims),
         HostAction::StartPatroni { endpoint, data_dir, claims, until } => {

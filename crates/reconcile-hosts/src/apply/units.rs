@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use reconcile_core::{
     action::UnitVerb,
     desired::etcd::{BOOTSTRAP_ENV, UNIT as ETCD_UNIT},
-    model::Claim,
+    model::{Claim, ClaimKind},
 };
 
 use super::claim_lines;
-use crate::shell::quote;
+use crate::shell::{quote, words};
 
 /// `settled UNIT active|inactive` waits for the state, and once more for it to last: a service that
 /// dies at once is active for a moment.
@@ -181,24 +181,43 @@ pub(super) const POPULATED: &str = r#"populated() {
 "#;
 
 /// First start of an etcd member; see [`reconcile_core::action::HostAction::StartEtcd`].
-pub(super) fn start_etcd(data_dir: &str, state: &str, claims: &[Claim]) -> String {
+pub(super) fn start_etcd(
+    data_dir: &str,
+    state: &str,
+    list: Option<&str>,
+    claims: &[Claim],
+) -> String {
+    let mut lines = vec![format!("ETCD_INITIAL_CLUSTER_STATE={state}")];
+    lines.extend(list.map(|list| format!("ETCD_INITIAL_CLUSTER={list}")));
+    // A member that was let in and did not get in has no more than empty directories.
+    let again = if state == "existing" {
+        format!("claimed {} \"$D\" && ! formed", ClaimKind::DataDir.word())
+    } else {
+        "false".to_owned()
+    };
     format!(
         r#"{SETTLED}{POPULATED}D={data_dir} E={BOOTSTRAP_ENV}
 at 'starting etcd'
-! populated "$D" || fail soon "$D holds data by now: this member was started before"
+formed() {{ [ -e "$M" ] && awk '$2 == "{formed}" {{ last[$3] = $1 }}
+  END {{ for (name in last) if (last[name] == "claim") exit 0; exit 1 }}' "$M"; }}
+! populated "$D" || {{ {again}; }} || fail soon "$D holds data by now: this member was started before"
 loaded {ETCD_UNIT} || fail after-change '{ETCD_UNIT} does not exist on this server'
 {claims}# An empty directory that somebody else left would let the member fail without a word.
 if id -u etcd >/dev/null 2>&1; then
   mkdir -p -m 0700 -- "$D" && chown etcd:etcd -- "$D" || fail later "cannot make $D the member's own"
 fi
-mkdir -p -m 0755 "${{E%/*}}" && printf '%s\n' {line} >"$E" || fail later "cannot write $E"
+mkdir -p -m 0755 "${{E%/*}}" && printf '%s\n'{lines} >"$E" || fail later "cannot write $E"
 boot {ETCD_UNIT} 1
 systemctl reset-failed {ETCD_UNIT} 2>/dev/null || :
-act --no-block start -- {ETCD_UNIT}
+case $(show {ETCD_UNIT} ActiveState) in
+  inactive|failed) act --no-block start -- {ETCD_UNIT} ;;
+  *) act --no-block restart -- {ETCD_UNIT} ;;
+esac
 "#,
+        formed = ClaimKind::EtcdFormed.word(),
         data_dir = quote(data_dir),
         claims = claim_lines(None, claims),
-        line = quote(&format!("ETCD_INITIAL_CLUSTER_STATE={state}")),
+        lines = words(&lines),
     )
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reconcile_core::{
-    action::{DesiredFile, HostAction, PatroniAction, PatroniGoal, UnitVerb},
+    action::{DesiredFile, EtcdChange, HostAction, PatroniAction, PatroniGoal, UnitVerb},
     model::{Claim, ClaimKind, Content, SecretText, sha256_hex},
 };
 use reconcile_hosts::{
@@ -76,6 +76,7 @@ fn every_action(word: &str) -> Vec<HostAction> {
         HostAction::StartEtcd {
             data_dir: text(),
             initial_cluster_state: text(),
+            initial_cluster: Some(text()),
             claims: claims.clone(),
         },
         HostAction::AwaitEtcd { endpoint: text(), claims: claims.clone() },
@@ -109,6 +110,17 @@ fn every_action(word: &str) -> Vec<HostAction> {
             until,
         });
     }
+    let changes = [
+        EtcdChange::Add { peer_url: text() },
+        EtcdChange::Promote { id: text() },
+        EtcdChange::Forget { id: text() },
+    ];
+    actions.extend(changes.map(|change| HostAction::EtcdMembership {
+        change,
+        via: vec![text(), text()],
+        data_dir: text(),
+        token: text(),
+    }));
     actions
 }
 

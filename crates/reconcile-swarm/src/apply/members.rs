@@ -210,6 +210,32 @@ pub(super) async fn set_role(
     }
 }
 
+/// Removes a node that is down, its role as a manager first. Never by force: the engine itself refuses
+/// where the node is up, or where the managers would lose their majority.
+pub(super) async fn remove(task: &Task<'_>, node_id: &str) -> Result<(), EffectError> {
+    loop {
+        let seen = match node(task.engine, node_id).await {
+            Ok(node) => node,
+            Err(fault) if fault.status() == Some(404) => return Ok(()),
+            Err(fault) => return Err(task.failed()(fault)),
+        };
+        if seen.status.state != "down" {
+            let cause = format!("the node is {} by now", seen.status.state);
+            return Err(task.error(cause, Retry::Soon));
+        }
+        if seen.spec.role == "manager" || !seen.manager_status.reachability.is_empty() {
+            set_role(task, node_id, false).await?;
+        }
+        let removed = task.engine.call(|docker| docker.delete_node(node_id, None)).await;
+        let missing = match removed {
+            Ok(()) => return Ok(()),
+            Err(fault) if fault.status() == Some(404) => return Ok(()),
+            Err(fault) => fault.to_string(),
+        };
+        task.pause(&missing).await?;
+    }
+}
+
 fn refuse_unless_member(task: &Task<'_>, local: &LocalSwarm) -> Result<(), EffectError> {
     match local.local_node_state.as_str() {
         "active" | "pending" => Ok(()),

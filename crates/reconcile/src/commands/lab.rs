@@ -76,9 +76,10 @@ pub(super) async fn run(arguments: &LabArgs, _plain: bool) -> Result<Outcome, Fa
         LabCommand::Heal { server } => {
             done(server, "on the network again", reconcile_lab::heal(&options, server).await)?;
         }
-        LabCommand::Reset => {
-            let lab =
-                reconcile_lab::reset(&options, &Lines).await.map_err(|error| failed(&error))?;
+        LabCommand::Reset { server } => {
+            let lab = reconcile_lab::reset(&options, server.as_deref(), &Lines)
+                .await
+                .map_err(|error| failed(&error))?;
             output::print(&connect_text(&options, &lab))?;
         }
     }

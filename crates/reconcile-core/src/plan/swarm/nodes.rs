@@ -4,7 +4,7 @@ use super::CLAIM;
 use crate::{
     action::{Action, SwarmAction},
     desired::swarm::OWNER_LABEL,
-    model::{HostName, LocalSwarmState, ObjectId, Observation, SwarmFacts},
+    model::{HostName, LocalSwarmState, NodeFact, ObjectId, Observation, SwarmFacts},
     plan::{
         HoldReason, Verb,
         draft::{Draft, Drafts, View},
@@ -93,6 +93,9 @@ pub(super) fn plan_nodes(
         drafts.step(draft.change("labels", None, Some(facts.cluster_id.clone())));
     }
     join_all(view, facts, &manager, standing.is_none(), drafts);
+    if let Some(facts) = facts {
+        change_role(view, facts, drafts);
+    }
     Some(manager)
 }
 
@@ -168,8 +171,11 @@ fn join_all(
                 drafts.hold(object, HoldReason::Unknown(reason.clone()));
             }
             Observation::Known(Some(docker)) if docker.swarm.state == LocalSwarmState::Active => {
-                if let Some(reason) = misplaced(facts, &docker.swarm.node_id, *role) {
+                let own = &docker.swarm.node_id;
+                if let Some(reason) = misplaced(facts, own) {
                     drafts.hold(object, reason);
+                } else if let Some(facts) = facts {
+                    drafts.steps.extend(forget(view, facts, host, own, manager));
                 }
             }
             Observation::Known(Some(docker)) if docker.swarm.state != LocalSwarmState::Inactive => {
@@ -212,8 +218,89 @@ fn role_word(role: SwarmRole) -> &'static str {
     }
 }
 
+/// A node that this server was before it was set up anew, or before it left the Swarm. It has joined
+/// anew, so nothing of the old one can come back.
+fn forget(
+    view: &View<'_>,
+    facts: &SwarmFacts,
+    host: &HostName,
+    own: &str,
+    manager: &HostName,
+) -> Option<Draft> {
+    let address = &view.desired.servers[host].advertise;
+    let old = |(id, node): &(&String, &NodeFact)| {
+        *id != own && node.address == *address && node.state == "down"
+    };
+    facts.nodes.get(own).filter(|node| node.state == "ready")?;
+    let (id, node) = facts.nodes.iter().find(old)?;
+    let reachable = |node: &&NodeFact| node.manager && node.reachability == "reachable";
+    let managers = facts.nodes.values().filter(|node| node.manager).count();
+    let majority = facts.nodes.values().filter(reachable).count() * 2 > managers;
+    if node.manager && !majority {
+        return None;
+    }
+    let action = SwarmAction::RemoveNode { node_id: id.clone() };
+    let draft = Draft::new(
+        ObjectId::SwarmNode(host.clone()),
+        Verb::Remove,
+        "the server is another node by now",
+        60,
+        Action::Swarm(manager.clone(), action),
+    );
+    Some(draft.change("node", Some(format!("{id} (down)")), None))
+}
+
+/// Promotes or demotes a node whose part in the file has changed: one at a time while every manager
+/// answers, promotions first, and nobody through itself.
+fn change_role(view: &View<'_>, facts: &SwarmFacts, drafts: &mut Drafts) {
+    let busy = |object: &ObjectId| matches!(object, ObjectId::SwarmNode(_));
+    if drafts.steps.iter().any(|step| busy(&step.object)) {
+        return;
+    }
+    let own = |host: &HostName| {
+        let docker = view.host(host)?.docker.present()?;
+        let id = docker.swarm.node_id.as_str();
+        facts.nodes.get(id).map(|node| (id, node))
+    };
+    let misfits: Vec<_> = view
+        .desired
+        .swarm
+        .nodes
+        .iter()
+        .filter_map(|(host, role)| {
+            let (id, node) = own(host)?;
+            let wanted = *role == SwarmRole::Manager;
+            (node.manager != wanted && node.state == "ready").then_some((host, id, wanted))
+        })
+        .collect();
+    let first = misfits.iter().find(|(.., wanted)| *wanted).or_else(|| misfits.first());
+    let Some((target, id, wanted)) = first else { return };
+    let object = ObjectId::SwarmNode((*target).clone());
+    let mut managers = facts.nodes.values().filter(|node| node.manager);
+    if let Some(lost) = managers.find(|node| node.reachability != "reachable") {
+        let reason = format!("the manager {} does not answer the others", lost.hostname);
+        drafts.hold(object, HoldReason::Quorum(reason));
+        return;
+    }
+    let stays =
+        |host: &HostName| host != *target && own(host).is_some_and(|(_, node)| node.manager);
+    let nodes = view.desired.swarm.nodes.iter().map(|(host, _)| host);
+    let Some(via) = nodes.into_iter().find(|host| stays(host)) else { return };
+    let word = |manager: bool| if manager { "manager" } else { "worker" };
+    let action = SwarmAction::SetRole { node_id: (*id).to_owned(), manager: *wanted };
+    let draft = Draft::new(
+        object,
+        Verb::Update,
+        "its part in the Swarm is another in the file",
+        60,
+        Action::Swarm(via.clone(), action),
+    );
+    let (from, to) = (word(!wanted).to_owned(), word(*wanted).to_owned());
+    drafts.step(draft.change("role", Some(from), Some(to)));
+}
+
 /// Why a member is not where it should be.
-fn misplaced(facts: Option<&SwarmFacts>, node_id: &str, role: SwarmRole) -> Option<HoldReason> {
+fn misplaced(facts: Option<&SwarmFacts>, node_id: &str) -> Option<HoldReason> {
     let facts = facts?;
     let Some(node) = facts.nodes.get(node_id) else {
         return Some(HoldReason::Foreign(format!(
@@ -221,17 +308,9 @@ fn misplaced(facts: Option<&SwarmFacts>, node_id: &str, role: SwarmRole) -> Opti
             facts.cluster_id
         )));
     };
-    if node.availability != "active" {
+    (node.availability != "active").then(|| {
         let reason =
             format!("somebody set it to {}: no task of ours runs there", node.availability);
-        return Some(HoldReason::Paused(reason));
-    }
-    let wanted = role == SwarmRole::Manager;
-    (node.manager != wanted).then(|| {
-        let is = if node.manager { "manager" } else { "worker" };
-        HoldReason::NeedsPerson(format!(
-            "it is a {is} and should be a {}; changing roles is not done by this release",
-            role_word(role)
-        ))
+        HoldReason::Paused(reason)
     })
 }
