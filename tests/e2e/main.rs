@@ -20,6 +20,7 @@ mod t15_events;
 mod t16_page;
 mod t17_rolling;
 mod t18_one_operator;
+mod t19_terminal;
 mod t20_killed_anywhere;
 mod t30_strangers;
 mod t31_bad_hosts;

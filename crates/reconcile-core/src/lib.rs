@@ -10,6 +10,7 @@ pub mod model;
 pub mod plan;
 pub mod poolers;
 pub mod ports;
+pub mod primary;
 pub mod probe;
 pub mod scram;
 mod setting;

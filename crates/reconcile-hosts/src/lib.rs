@@ -5,6 +5,8 @@
 //! - [`Ssh::probe`] asks a server for all its facts with one command; [`probe`] holds the pure
 //!   halves, the script's text and the parser of its answer.
 //! - [`Ssh::events`] tells when one of these facts may have changed.
+//! - [`Ssh::follow`] gives the lines of a command that writes for as long as somebody reads.
+//! - [`Ssh::session`] runs a program that somebody talks to.
 //! - [`Ssh::apply`] and [`Ssh::perform_patroni`] carry out one action each; [`apply`] holds the
 //!   pure texts of the scripts.
 //!
@@ -17,6 +19,7 @@ mod dial;
 mod events;
 mod exec;
 mod fault;
+mod follow;
 mod forward;
 pub mod known_hosts;
 mod lease;
@@ -24,6 +27,7 @@ mod limits;
 mod login;
 mod pause;
 pub mod probe;
+mod session;
 mod shell;
 mod ssh;
 mod target;
@@ -31,5 +35,7 @@ pub mod transactions;
 
 pub use events::{HostEvent, HostEvents};
 pub use exec::Output;
+pub use follow::Following;
+pub use session::{Input, Program, Said, Session, Terminal};
 pub use ssh::Ssh;
 pub use target::{HostTarget, JumpTarget};

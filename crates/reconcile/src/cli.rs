@@ -119,6 +119,8 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Show what a component wrote, of all servers as one stream in the order of time.
     Logs(LogsArgs),
+    /// Open psql on the primary, as the server's user postgres.
+    Psql(PsqlArgs),
     /// Write a bundle for whoever is to help: specification, plan, status, journal, logs; no secret.
     Report(ReportArgs),
     /// Check the file and say everything that is wrong with it.
@@ -180,6 +182,12 @@ pub(crate) struct StatusArgs {
     /// Leave the service proof out.
     #[arg(long)]
     pub(crate) no_proof: bool,
+    /// Look again and again, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Seconds between two looks of `--watch`.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) interval: u64,
 }
 
 #[derive(Debug, Args)]
@@ -222,6 +230,10 @@ pub(crate) struct LogsArgs {
     /// Only so far back, such as 90s, 10m, 2h, 1d.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) since: Option<u64>,
+    /// Go on with what is written from now on, until Ctrl-C.
+    // `-f` is the file's.
+    #[arg(short = 'F', long)]
+    pub(crate) follow: bool,
     /// Only so many of the last lines of each server.
     #[arg(short = 'n', long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) lines: u32,
@@ -232,6 +244,13 @@ fn pause_length(text: &str) -> Result<u64, String> {
     const LONGEST: u64 = 30 * 86_400;
     let length = seconds(text)?;
     if (1..=LONGEST).contains(&length) { Ok(length) } else { Err("from 1s to 30d".to_owned()) }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsqlArgs {
+    /// Arguments for psql, such as `-d auth` or `-c 'select 1'`.
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) arguments: Vec<String>,
 }
 
 /// A length of time in seconds.

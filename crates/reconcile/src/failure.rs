@@ -13,6 +13,8 @@ pub(crate) enum Outcome {
     Pending,
     /// Errors were reported already.
     Failed,
+    /// A program that was run for somebody ended with this.
+    Status(u8),
 }
 
 impl From<Outcome> for ExitCode {
@@ -22,6 +24,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Failed => Self::from(1),
             Outcome::Held => Self::from(3),
             Outcome::Pending => Self::from(4),
+            Outcome::Status(status) => Self::from(status),
         }
     }
 }

@@ -16,7 +16,9 @@ use reconcile_core::{
     verify::{VerifyReport, VerifyRequest},
 };
 use reconcile_engine::switchover::RESTART;
-use reconcile_hosts::{HostEvents, HostTarget, JumpTarget, Ssh};
+use reconcile_hosts::{
+    Following, HostEvents, HostTarget, JumpTarget, Program, Session, Ssh, Terminal,
+};
 use reconcile_spec::{
     ClusterSpec,
     secrets::PATRONI_RESTAPI,
@@ -120,6 +122,37 @@ impl RealFleet {
         deadline: Duration,
     ) -> Result<reconcile_hosts::Output, EffectError> {
         self.ssh.run(host, attempt, script, deadline).await
+    }
+
+    /// Follows what a command writes.
+    pub(crate) async fn follow(
+        &self,
+        host: &HostName,
+        attempt: &str,
+        words: &[String],
+    ) -> Result<Following, EffectError> {
+        self.ssh.follow(host, attempt, words).await
+    }
+
+    /// Starts a program that somebody talks to.
+    pub(crate) async fn session(
+        &self,
+        host: &HostName,
+        attempt: &str,
+        program: &Program,
+        terminal: Option<&Terminal>,
+    ) -> Result<Session, EffectError> {
+        self.ssh.session(host, attempt, program, terminal).await
+    }
+
+    /// Sends a signal to the process of one that has no terminal.
+    pub(crate) async fn signal(
+        &self,
+        host: &HostName,
+        pid: u32,
+        name: &str,
+    ) -> Result<(), EffectError> {
+        self.ssh.signal(host, pid, name).await
     }
 
     /// Where the lease is asked for: every server of the file.

@@ -11,11 +11,13 @@ mod follow;
 mod lease;
 mod listen;
 mod output;
+mod pipes;
 mod progress;
 mod secrets;
 mod source;
 mod state;
 mod switching;
+mod terminal;
 mod triggers;
 
 use std::process::ExitCode;

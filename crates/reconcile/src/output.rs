@@ -8,12 +8,16 @@ use crate::{cli::Format, failure::Failure};
 
 /// Writes data to standard output. A closed pipe (`| head`) is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_open(text).map(drop)
+}
+
+/// The same; false where nobody reads any more.
+pub(crate) fn print_open(text: &str) -> Result<bool, Failure> {
     let mut stdout = anstream::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::from_error("write to standard output", &error))
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::from_error("write to standard output", &error)),
+        Ok(()) => Ok(true),
     }
 }
 
@@ -38,18 +42,23 @@ pub(crate) fn print_as<T: Serialize>(
     data: &T,
     text: impl FnOnce(bool) -> String,
 ) -> Result<(), Failure> {
+    print(&as_text(format, data, text)?)
+}
+
+/// Data for machines, or `text` for people.
+pub(crate) fn as_text<T: Serialize>(
+    format: Format,
+    data: &T,
+    text: impl FnOnce(bool) -> String,
+) -> Result<String, Failure> {
     match format {
-        Format::Text => print(&text(false)),
-        Format::Wide => print(&text(true)),
-        Format::Json => {
-            let json = serde_json::to_string_pretty(data)
-                .map_err(|error| Failure::from_error("write JSON", &error))?;
-            print(&(json + "\n"))
-        }
+        Format::Text => Ok(text(false)),
+        Format::Wide => Ok(text(true)),
+        Format::Json => serde_json::to_string_pretty(data)
+            .map(|json| json + "\n")
+            .map_err(|error| Failure::from_error("write JSON", &error)),
         Format::Yaml => {
-            let yaml = serde_yaml::to_string(data)
-                .map_err(|error| Failure::from_error("write YAML", &error))?;
-            print(&yaml)
+            serde_yaml::to_string(data).map_err(|error| Failure::from_error("write YAML", &error))
         }
     }
 }

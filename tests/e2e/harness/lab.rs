@@ -155,6 +155,19 @@ impl Lab {
         Job::start(command)
     }
 
+    /// The binary on a specification, to be started by somebody else.
+    pub(crate) fn command(&self, spec: &Path) -> Command {
+        let mut command = Command::new(&self.bin);
+        command.current_dir(&self.root).env("RECONCILE_FILE", spec);
+        command.env("RECONCILE_STATE_DIR", self.dir().join("state"));
+        command
+    }
+
+    /// The binary under test.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.bin
+    }
+
     /// The plan as JSON.
     #[track_caller]
     pub(crate) fn plan(&self, spec: &Path) -> Value {

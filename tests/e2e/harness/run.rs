@@ -3,7 +3,7 @@
 use std::{
     fmt,
     io::Read,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle, sleep},
     time::{Duration, Instant},
@@ -128,12 +128,27 @@ impl Job {
     /// Starts a program.
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// The same with something that can be typed into it.
+    #[track_caller]
+    pub(crate) fn talk(mut command: Command) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut job = Self::spawn(command);
+        let typed = job.child.0.stdin.take().expect("it is piped");
+        (job, typed)
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command) -> Self {
         let words: Vec<_> = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|word| word.to_string_lossy().into_owned())
             .collect();
         let line = words.join(" ");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("run `{line}`: {error}"));
         let stdout = Pipe::new(child.stdout.take().expect("it is piped"));
@@ -152,6 +167,11 @@ impl Job {
     /// What it wrote to standard error so far.
     pub(crate) fn told(&self) -> String {
         self.stderr.so_far()
+    }
+
+    /// What it wrote to standard output so far.
+    pub(crate) fn said(&self) -> String {
+        self.stdout.so_far()
     }
 
     /// Its process.
@@ -177,9 +197,16 @@ impl Job {
     /// SIGTERM, then waits for its end.
     #[track_caller]
     pub(crate) fn terminate(self, patience: Duration) -> Ran {
-        let told = Command::new("kill").arg(self.child.0.id().to_string()).status();
-        assert!(told.is_ok_and(|status| status.success()), "SIGTERM to `{}`", self.line);
+        self.signal("TERM");
         self.wait(patience)
+    }
+
+    /// Sends a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.0.id().to_string();
+        let told = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(told.is_ok_and(|status| status.success()), "SIG{name} to `{}`", self.line);
     }
 
     /// Waits for its end; fails if it is not there in time.

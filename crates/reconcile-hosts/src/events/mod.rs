@@ -61,7 +61,7 @@ impl Ssh {
         request: &ProbeRequest,
     ) -> Result<HostEvents, EffectError> {
         let attempt = attempt(host);
-        let stream = self.watching(host).await.map_err(|fault| fault.at(host, &attempt))?;
+        let stream = self.perl(host).await.map_err(|fault| fault.at(host, &attempt))?;
         let (from, to) = tokio::io::split(stream);
         let mut ping = interval(limits::PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,8 +80,9 @@ impl Ssh {
         Ok(events)
     }
 
-    /// A process that reads its program. A connection that turns out to be dead is replaced once.
-    async fn watching(&self, host: &HostName) -> Result<BoxStream, Fault> {
+    /// A perl, as root, that reads its program from the stream. A connection that turns out to be dead
+    /// is replaced once.
+    pub(crate) async fn perl(&self, host: &HostName) -> Result<BoxStream, Fault> {
         let command = if self.target(host)?.needs_sudo() { "sudo -n perl -" } else { "perl -" };
         let mut fresh = false;
         loop {

@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) logins: AtomicUsize,
     pub(crate) commands: Mutex<Vec<String>>,
     pub(crate) sockets: Mutex<Vec<String>>,
+    /// Terminals: kind, columns, rows; of a new size without the kind.
+    pub(crate) terminals: Mutex<Vec<(String, u32, u32)>>,
     /// Sessions open now, and the most there ever were.
     pub(crate) sessions: AtomicUsize,
     pub(crate) most_sessions: AtomicUsize,
@@ -44,6 +46,7 @@ pub(crate) struct Manners {
     pub(crate) refuse_login: bool,
     pub(crate) refuse_sockets: bool,
     pub(crate) refuse_sudo: bool,
+    pub(crate) refuse_terminals: bool,
     /// Cuts this many connections before the key exchange.
     pub(crate) cut_short: usize,
     /// The key that may log in; None makes one up.
@@ -312,6 +315,37 @@ impl server::Handler for Peer {
             self.modes.insert(channel.id(), Mode::Echo);
             reply.accept().await;
         }
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        kind: &str,
+        columns: u32,
+        rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(russh::Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        if self.manners.refuse_terminals {
+            return session.channel_failure(id);
+        }
+        self.seen.terminals.lock().unwrap().push((kind.to_owned(), columns, rows));
+        session.channel_success(id)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        _id: ChannelId,
+        columns: u32,
+        rows: u32,
+        _width: u32,
+        _height: u32,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.seen.terminals.lock().unwrap().push((String::new(), columns, rows));
         Ok(())
     }
 

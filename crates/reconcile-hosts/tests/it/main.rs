@@ -5,4 +5,5 @@ mod actions;
 mod fake_sshd;
 mod known_hosts;
 mod probes;
+mod sessions;
 mod ssh;

@@ -1,10 +1,14 @@
 //! `reconcile logs`: what a component wrote on all servers, as one stream in the order of time.
 
-use std::{cmp::Ordering, collections::BTreeSet, time::Duration};
+mod follow;
+mod line;
+mod merge;
 
-use jiff::Timestamp;
+use std::{collections::BTreeSet, time::Duration};
+
 use reconcile_core::{desired::Secrets, model::HostName};
 
+use self::line::{Journal, Line, of_service, order, plain};
 use super::{Prepared, converge::prepare};
 use crate::{
     cli::{Cli, LogsArgs},
@@ -15,15 +19,6 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Where there is Docker, its own unit can be asked for as well.
 const ENGINE: &str = "docker";
-
-/// A line of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
-    at: Timestamp,
-    /// Server, and for a service its task.
-    origin: String,
-    text: String,
-}
 
 /// How far back.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +53,11 @@ pub(super) async fn run(cli: &Cli, arguments: &LogsArgs) -> Result<Outcome, Fail
         return Err(Failure::usage(format!("the file has no server named {host}")));
     }
     let reach = Reach { lines: arguments.lines, seconds: arguments.since };
+    if arguments.follow {
+        let host = arguments.host.as_deref();
+        let writer = writer(&prepared, &arguments.component, host);
+        return follow::follow(&prepared, &writer, host, reach).await;
+    }
     let (text, faults) =
         collect(&prepared, &arguments.component, arguments.host.as_deref(), reach).await;
     output::print(&text)?;
@@ -117,7 +117,10 @@ pub(super) async fn collect(
             let looks = hosts.iter().map(|host| ask(prepared, host, component, &script));
             for (host, answer) in hosts.iter().zip(futures::future::join_all(looks).await) {
                 match answer {
-                    Ok(text) => lines.extend(journal_lines(host.as_str(), &text)),
+                    Ok(text) => {
+                        let mut journal = Journal::of(host.as_str());
+                        lines.extend(text.lines().filter_map(|line| journal.line(line)));
+                    }
                     Err(fault) => faults.push(fault),
                 }
             }
@@ -127,7 +130,7 @@ pub(super) async fn collect(
             for manager in &managers {
                 match ask(prepared, manager, component, &script).await {
                     Ok(text) => {
-                        lines = service_lines(&text);
+                        lines = text.lines().filter_map(of_service).collect();
                         faults.clear();
                         break;
                     }
@@ -139,16 +142,8 @@ pub(super) async fn collect(
         }
     }
     lines.sort_by(order);
-    let mut text = String::new();
-    for Line { at, origin, text: line } in &lines {
-        text.push_str(&format!("{at:.3} {origin}: {line}\n"));
-    }
+    let text: String = lines.iter().map(Line::to_string).collect();
     (redact(&text, &prepared.secrets), faults)
-}
-
-/// By time; lines of the same moment stay in the order in which they were written.
-fn order(a: &Line, b: &Line) -> Ordering {
-    a.at.cmp(&b.at)
 }
 
 /// Runs a script that only reads.
@@ -192,46 +187,6 @@ fn service_script(service: &str, reach: Reach) -> String {
     )
 }
 
-/// `1763800000.123456 host ident[pid]: text`; lines that begin with a blank belong to the one before.
-fn journal_lines(host: &str, text: &str) -> Vec<Line> {
-    let mut lines: Vec<Line> = Vec::new();
-    for line in text.lines() {
-        let mut words = line.splitn(3, ' ');
-        let stamp = words.next().and_then(seconds);
-        let (at, text) = match (stamp, words.nth(1), lines.last()) {
-            (Some(at), Some(rest), _) => (at, rest),
-            (_, _, Some(last)) => (last.at, line.trim_start()),
-            (_, _, None) => continue,
-        };
-        lines.push(Line { at, origin: host.to_owned(), text: plain(text) });
-    }
-    lines
-}
-
-fn seconds(word: &str) -> Option<Timestamp> {
-    let (whole, part) = word.split_once('.')?;
-    let micros: i32 = part.get(..6)?.parse().ok()?;
-    Timestamp::new(whole.parse().ok()?, micros * 1000).ok()
-}
-
-/// `2026-01-01T00:00:00.000000000Z stack_name.1.id@host    | text`.
-fn service_lines(text: &str) -> Vec<Line> {
-    let line = |line: &str| {
-        let (stamp, rest) = line.split_once(' ')?;
-        let (task, text) = rest.split_once('|')?;
-        let (task, host) = task.trim().rsplit_once('@')?;
-        let task = short(task).rsplit_once('.').map_or(task, |(slot, _)| slot);
-        let origin = format!("{host} {task}");
-        Some(Line { at: stamp.parse().ok()?, origin, text: plain(text.trim_start()) })
-    };
-    text.lines().filter_map(line).collect()
-}
-
-/// Whoever can write to a log must not be able to write to the terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
-}
-
 /// Puts the names of secrets where their values are.
 pub(super) fn redact(text: &str, secrets: &Secrets) -> String {
     let mut values: Vec<_> = secrets.iter().map(|(name, value)| (name, value.expose())).collect();
@@ -248,31 +203,6 @@ pub(super) fn redact(text: &str, secrets: &Secrets) -> String {
 mod tests {
     use super::*;
     use reconcile_core::model::SecretText;
-
-    #[test]
-    fn lines_of_servers_become_one_stream_in_the_order_of_time() {
-        let mut lines = journal_lines(
-            "node1",
-            "1763800002.500000 node1 etcd[7]: second\n        and more of it\n1763800003.000000 node1 etcd[7]: \u{1b}[31mfourth\n",
-        );
-        lines.extend(journal_lines("node2", "1763800001.000000 node2 etcd[9]: first\n"));
-        lines.extend(service_lines(
-            "2025-11-22T08:26:42.750000000Z db-utils_haproxy.2.abc@node3    | third | with a bar\nno line\n",
-        ));
-        lines.sort_by(order);
-        let told: Vec<_> =
-            lines.iter().map(|line| format!("{}: {}", line.origin, line.text)).collect();
-        assert_eq!(
-            told,
-            [
-                "node2: etcd[9]: first",
-                "node1: etcd[7]: second",
-                "node1: and more of it",
-                "node3 haproxy.2: third | with a bar",
-                "node1: etcd[7]:  [31mfourth",
-            ]
-        );
-    }
 
     #[test]
     fn values_of_secrets_are_replaced_by_their_names() {

@@ -6,6 +6,7 @@ mod lab;
 mod logs;
 mod pause;
 mod plan;
+mod psql;
 mod render;
 mod report;
 mod secrets;
@@ -39,6 +40,7 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
         Some(Command::Resume) => pause::resume(&cli).await,
         Some(Command::Events(arguments)) => events::run(&cli, &arguments),
         Some(Command::Logs(arguments)) => logs::run(&cli, &arguments).await,
+        Some(Command::Psql(arguments)) => psql::run(&cli, &arguments).await,
         Some(Command::Report(arguments)) => report::run(&cli, &arguments).await,
         Some(Command::Validate) => validate(&cli),
         Some(Command::Render(arguments)) => render::run(&cli, &arguments),
@@ -88,6 +90,7 @@ fn abort() -> ! {
     std::process::exit(130)
 }
 
+/// Waits for Ctrl-C or SIGTERM.
 async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {

@@ -1,21 +1,24 @@
 //! `reconcile status`: conditions, servers, services, holds.
 
+mod watch;
+
 use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets};
 use reconcile_core::{
     model::{HostName, Revision},
     ports::Fleet as _,
-    status::{Status, Truth, status},
+    status::{Condition, Status, Truth, status},
 };
 use reconcile_engine::look;
 use serde::Serialize;
 
-use super::converge::{prepare, prove, unsafe_plan};
+use super::converge::{Prepared, prepare, prove, unsafe_plan};
 use crate::{
-    cli::{Cli, StatusArgs},
+    cli::{Cli, Format, StatusArgs},
     failure::{Failure, Outcome},
-    output, source,
+    output,
+    source::{self, Source},
 };
 
 /// The status, and what it cost.
@@ -35,32 +38,56 @@ struct Shown<'a> {
 }
 
 pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Failure> {
+    if arguments.watch {
+        return watch::watch(cli, arguments).await;
+    }
     let source = source::read_in_force(cli)?;
     let mut well = true;
     for spec in &source.clusters {
         let prepared = prepare(spec, &source.base)?;
-        let pass = look(&prepared.fleet, &prepared.desired, &())
-            .await
-            .map_err(|error| unsafe_plan(&error))?;
-        let proof = if arguments.no_proof {
-            None
-        } else {
-            Some(prove(&prepared, &pass.observed, false).await)
-        };
-        let status = status(&prepared.desired, &pass.observed, &pass.plan, proof);
-        well &= status
-            .conditions
-            .iter()
-            .all(|condition| condition.kind != "Ready" || condition.status != Truth::False);
-        let shown = Shown {
-            status: &status,
-            commit: source.revision.as_ref(),
-            source_refused: source.refused.as_deref(),
-            round_trips: prepared.fleet.round_trips(),
-        };
-        output::print_as(arguments.output, &shown, |wide| text(&shown, wide))?;
+        let shown = round(&prepared, &source, arguments).await?;
+        well &= shown.well;
+        output::print(&shown.status)?;
     }
     Ok(if well { Outcome::Done } else { Outcome::Held })
+}
+
+/// One look at a cluster.
+struct Round {
+    /// As it is to be printed.
+    status: String,
+    /// Nothing says that the cluster is not ready.
+    well: bool,
+}
+
+async fn round(
+    prepared: &Prepared,
+    source: &Source,
+    arguments: &StatusArgs,
+) -> Result<Round, Failure> {
+    let pass =
+        look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
+    let proof =
+        if arguments.no_proof { None } else { Some(prove(prepared, &pass.observed, false).await) };
+    let status = status(&prepared.desired, &pass.observed, &pass.plan, proof);
+    let well = status
+        .conditions
+        .iter()
+        .all(|condition| condition.kind != "Ready" || condition.status != Truth::False);
+    let shown = Shown {
+        status: &status,
+        commit: source.revision.as_ref(),
+        source_refused: source.refused.as_deref(),
+        round_trips: prepared.fleet.round_trips(),
+    };
+    let status = if arguments.watch && arguments.output == Format::Json {
+        // One object a line.
+        let json = serde_json::to_string(&shown);
+        json.map_err(|error| Failure::from_error("write JSON", &error))? + "\n"
+    } else {
+        output::as_text(arguments.output, &shown, |wide| text(&shown, wide))?
+    };
+    Ok(Round { status, well })
 }
 
 fn table(header: &[&str]) -> Table {
@@ -71,6 +98,27 @@ fn table(header: &[&str]) -> Table {
 
 fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim().to_owned() + "\n").collect()
+}
+
+/// The table of conditions with the colour of each; a terminal that wants none gets none.
+fn coloured(table: &str, conditions: &[Condition]) -> String {
+    let mut lines = table.lines();
+    let mut text = lines.next().map_or_else(String::new, |header| format!("{header}\n"));
+    for (line, Condition { kind, status, .. }) in lines.zip(conditions) {
+        let bad = if *kind == "Stalled" { Truth::True } else { Truth::False };
+        let colour = match (*kind, *status) {
+            (_, Truth::Unknown) => "33",
+            ("Reconciling", Truth::True) => "36",
+            ("Reconciling", Truth::False) => "39",
+            (_, status) if status == bad => "31",
+            _ => "32",
+        };
+        let word = format!("{status:?}");
+        let painted = format!("\x1b[{colour}m{word}\x1b[0m");
+        text.push_str(&line.replacen(&word, &painted, 1));
+        text.push('\n');
+    }
+    text
 }
 
 /// The status as text.
@@ -89,7 +137,7 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
         let truth = format!("{:?}", condition.status);
         conditions.add_row([condition.kind, &truth, condition.reason, &condition.message]);
     }
-    text.push_str(&trimmed(&conditions));
+    text.push_str(&coloured(&trimmed(&conditions), &status.conditions));
     let mut hosts = table(&[
         "HOST",
         "ADDRESS",
