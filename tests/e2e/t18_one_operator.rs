@@ -78,6 +78,12 @@ fn the_second_operator_waits_and_takes_over() {
     await_word(&second, "`reconcile resume` ends it", PATIENCE);
     lab.reconcile(&spec, &["switchover", "--state-dir", state]).expect(1).says("is paused by");
     assert_eq!(lab.sh(node, &format!("stat -c %a {FILE}")).trim(), "644");
+    let psql = |sql: &str| {
+        let leader = lab.primary();
+        lab.sh(&leader, &format!("sudo -u postgres psql -h /var/run/postgresql -XAtc \"{sql}\""))
+    };
+    psql("ALTER SYSTEM SET work_mem = '48MB'");
+    lab.reconcile(&spec, &["adopt"]).expect(0).says("+").says("work_mem: 48MB");
     lab.reconcile(&spec, &["resume"]).expect(0).says("main goes on");
     until("the drift to be healed", PATIENCE, || {
         let mode = lab.sh(node, &format!("stat -c %a {FILE}"));

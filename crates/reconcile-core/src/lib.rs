@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness, no hash order: the same inputs give the same bytes.
 
 pub mod action;
+pub mod adopt;
 pub mod check;
 pub mod desired;
 pub mod lease;

@@ -4,6 +4,7 @@
 
 mod check;
 pub mod cron;
+pub mod edit;
 mod fault;
 mod gucs;
 mod hints;

@@ -111,6 +111,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Hand the primary over to a replica; clients wait in the poolers meanwhile.
     Switchover(SwitchoverArgs),
+    /// Take what was changed by hand in the cluster into the file, as a patch.
+    Adopt(AdoptArgs),
     /// Have every operator of the cluster change nothing for a while.
     Pause(PauseArgs),
     /// End a pause.
@@ -199,6 +201,13 @@ pub(crate) struct SwitchoverArgs {
     /// that do not come through the poolers are cut off.
     #[arg(long)]
     pub(crate) regardless: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdoptArgs {
+    /// Write the file instead of printing the patch.
+    #[arg(long)]
+    pub(crate) write: bool,
 }
 
 #[derive(Debug, Args)]

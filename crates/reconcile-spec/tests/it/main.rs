@@ -6,6 +6,7 @@
     reason = "tests read goldens, measure time, and may panic"
 )]
 
+mod edit;
 mod files;
 mod limits;
 mod ports;

@@ -1,5 +1,6 @@
 //! Each command in its own file.
 
+mod adopt;
 mod converge;
 mod events;
 mod lab;
@@ -36,6 +37,7 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
         Some(Command::Apply(arguments)) => plan::apply(&cli, &arguments).await,
         Some(Command::Status(arguments)) => status::run(&cli, &arguments).await,
         Some(Command::Switchover(arguments)) => switchover::run(&cli, &arguments).await,
+        Some(Command::Adopt(arguments)) => adopt::run(&cli, &arguments).await,
         Some(Command::Pause(arguments)) => pause::pause(&cli, &arguments).await,
         Some(Command::Resume) => pause::resume(&cli).await,
         Some(Command::Events(arguments)) => events::run(&cli, &arguments),
