@@ -5,7 +5,7 @@
 //! so each can be run alone; in order they need few resets. Everything is awaited by its
 //! condition with a deadline, never by a pause.
 //!
-//! Settings: `RECONCILE_BIN`, `RECONCILE_LAB`, `RECONCILE_FIGURES` (a file to keep what was measured
+//! Settings: `RECONCILE_BIN`, `RECONCILE_PACKAGE` (of that binary), `RECONCILE_LAB`, `RECONCILE_FIGURES` (a file to keep what was measured
 //! in), and how often or how much: `RECONCILE_KILLS`, `RECONCILE_SEED`, `RECONCILE_SWITCHOVERS`,
 //! `RECONCILE_POWER_CUTS`, `RECONCILE_FAULTS`, `RECONCILE_PASSES`; `cargo xtask soak` sets them high.
 
@@ -27,6 +27,7 @@ mod t31_bad_hosts;
 mod t40_no_docker;
 mod t41_worker;
 mod t42_lab;
+mod t43_package;
 mod t50_switchover_under_load;
 mod t51_power_cut;
 mod t52_faults;

@@ -1,8 +1,9 @@
-//! Project tasks: `cargo xtask demo | test | soak | lint | tidy | schema | docs`.
+//! Project tasks: `cargo xtask demo | test | soak | package | unit | lint | tidy | schema | docs`.
 //!
 //! Only the standard library, so that the first command on a fresh machine starts quickly.
 
 mod demo;
+mod package;
 mod run;
 mod soak;
 mod test;
@@ -14,6 +15,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   demo    boot the lab, converge examples/lab.yaml, say how to connect (needs root)
   test    run every check and every test, the end-to-end ones on the lab included (needs root)
   soak    the end-to-end tests [WORD…] with everything repeated; writes docs/figures.md
+  package a Debian package: binary, unit, completions, manual [--binary FILE]
   unit    the same without the lab
   lint    formatting and lints
   tidy    the house rules that no lint knows
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::demo(),
         Some("test") => test::all(),
         Some("soak") => soak::soak(&std::env::args().skip(2).collect::<Vec<_>>()),
+        Some("package") => package::package(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("unit") => test::unit(),
         Some("lint") => test::lint(),
         Some("tidy") => tidy::tidy(),

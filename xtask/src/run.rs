@@ -44,9 +44,12 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 pub(crate) fn binary() -> Result<PathBuf, String> {
     need_compiler()?;
     run(cargo(&["build", "--package", "reconcile"]))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("debug/reconcile"))
+    Ok(target().join("debug/reconcile"))
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// One crate (aws-lc-sys) builds C; a fresh machine may have no compiler.

@@ -4,6 +4,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use crate::{
+    package::assemble,
     run::{binary, is_root, program, root, run},
     test::{lab_name, runner},
 };
@@ -24,6 +25,7 @@ pub(crate) fn soak(words: &[String]) -> Result<(), String> {
         return Err("the lab needs root: run `sudo -E cargo xtask soak`".to_owned());
     }
     let reconcile = binary()?;
+    let package = assemble(&reconcile, true)?;
     let figures = root().join("target/figures.tsv");
     if let Err(error) = fs::remove_file(&figures)
         && error.kind() != std::io::ErrorKind::NotFound
@@ -40,7 +42,7 @@ pub(crate) fn soak(words: &[String]) -> Result<(), String> {
     ] {
         let mut tests = runner(&[selection, &selected].concat(), serial);
         tests.env("RECONCILE_BIN", &reconcile).env("RECONCILE_LAB", &lab);
-        tests.env("RECONCILE_FIGURES", &figures);
+        tests.env("RECONCILE_FIGURES", &figures).env("RECONCILE_PACKAGE", &package);
         // A word may be of one package's tests only.
         tests.env("NEXTEST_NO_TESTS", "pass");
         for (name, value) in SETTINGS {

@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::{
+    package::assemble,
     run::{binary, cargo, is_root, need_browser, need_git, program, root, run},
     tidy::tidy,
 };
@@ -14,12 +15,14 @@ pub(crate) fn all() -> Result<(), String> {
     }
     unit()?;
     let reconcile = binary()?;
+    let package = assemble(&reconcile, true)?;
     need_browser()?;
     // Setting up is apart from the tests, so that no test's time limit has to cover it.
     let lab = lab_name();
     run(program(&reconcile.to_string_lossy(), &["lab", "--name", &lab, "up"]))?;
     let mut tests = runner(&["--package", "reconcile-tests"], true);
     tests.env("RECONCILE_BIN", &reconcile).env("RECONCILE_LAB", &lab);
+    tests.env("RECONCILE_PACKAGE", &package);
     let result = run(tests);
     let down = run(program(&reconcile.to_string_lossy(), &["lab", "--name", &lab, "down"]));
     result.and(down)

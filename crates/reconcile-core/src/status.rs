@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::{
     desired::Desired,
-    model::{HostFacts, HostName, LocalSwarmState, Observation, Observed, PatroniRole},
+    model::{
+        ArchiverFact, HostFacts, HostName, LocalSwarmState, Observation, Observed, PatroniRole,
+    },
     plan::{Held, Plan},
     verify::VerifyReport,
 };
@@ -80,6 +82,8 @@ pub struct HostStatus {
     pub timeline: Option<u64>,
     /// Distance to the leader in bytes.
     pub lag_bytes: Option<u64>,
+    /// How WAL is archived, of a primary that archives.
+    pub archiver: Option<ArchiverFact>,
     /// Swarm: `leader`, `manager`, `worker`, `outside`, …
     pub swarm: String,
     /// Running tasks of the stack here.
@@ -289,6 +293,7 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
         state: String::new(),
         timeline: None,
         lag_bytes: None,
+        archiver: None,
         swarm: "-".to_owned(),
         tasks: None,
         versions: Versions::default(),
@@ -312,6 +317,7 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
         }
     };
     row.versions = versions(facts);
+    row.archiver = facts.sql.present().and_then(|sql| sql.archiver.clone());
     if desired.etcd.members.contains_key(host) {
         etcd_word(facts).clone_into(&mut row.etcd);
     }

@@ -53,6 +53,15 @@ impl Held {
             && Instant::now() < *self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long it lasts unless it is renewed; zero once it is lost.
+    pub fn left(&self) -> Duration {
+        if self.lost.is_cancelled() {
+            return Duration::ZERO;
+        }
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.saturating_duration_since(Instant::now())
+    }
+
     /// Cancelled when it is lost.
     pub fn lost(&self) -> &CancellationToken {
         &self.lost

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::{
     clock, convert,
-    document::{Document, Entry, Level, SourceState, StepState},
+    document::{Certificate, Document, Entry, Level, SourceState, StepState},
     facts::{self, Facts},
     frames::{Frames, Next},
     history::{self, History, entry},
@@ -45,6 +46,20 @@ pub struct About {
     pub version: String,
     /// Between two passes while nothing happens.
     pub interval: Duration,
+}
+
+/// What the loop knows of the lease under which it acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lease {
+    /// It may act.
+    Held {
+        /// The lease's number.
+        token: u64,
+        /// How long it lasts unless it is renewed.
+        left: Duration,
+    },
+    /// It may not, and why.
+    Waits(String),
 }
 
 /// The board.
@@ -120,6 +135,67 @@ impl Board {
         self.lock().heard = Instant::now();
     }
 
+    /// How it stands with the lease. A renewal is no event.
+    pub fn lease(&self, lease: &Lease) {
+        let end = match lease {
+            Lease::Held { left, .. } => Some(SystemTime::now() + *left),
+            Lease::Waits(_) => None,
+        };
+        let seconds = end.map(|end| clock::millis(end) / 1000);
+        let mut inner = self.lock();
+        // Told twice a second; within a second of what was told last it is the same moment.
+        let soon = |old: u64| old.abs_diff(seconds.unwrap_or(0)) <= 1;
+        if inner.facts.same_lease(lease) && inner.moments.lease.map_or(seconds.is_none(), soon) {
+            return;
+        }
+        inner.moments.lease = seconds;
+        let news = inner.facts.lease(lease, end.map(clock::rfc3339));
+        if news {
+            inner.log(match lease {
+                Lease::Held { token, .. } => {
+                    entry("lease", Level::Info, format!("the lease is ours, number {token}"))
+                }
+                Lease::Waits(why) => entry("lease", Level::Bad, format!("waiting: {why}")),
+            });
+            inner.push_snapshot();
+        }
+        (inner.status, inner.metrics_text) = (None, None);
+        let newest = inner.frames.newest();
+        drop(inner);
+        self.newest.send_if_modified(|old| std::mem::replace(old, newest) != newest);
+    }
+
+    /// The certificate of the endpoint: from when until when it is valid, in seconds since 1970,
+    /// and why its files cannot be used as they are now.
+    pub(crate) fn certificate(&self, valid: Option<Range<i64>>, fault: Option<&str>) {
+        let at = |seconds: i64| {
+            let seconds = u64::try_from(seconds).unwrap_or(0);
+            clock::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        };
+        let certificate = Certificate {
+            not_before: valid.as_ref().map(|valid| at(valid.start)),
+            not_after: valid.as_ref().map(|valid| at(valid.end)),
+            fault: fault.map(str::to_owned),
+        };
+        let mut inner = self.lock();
+        let old = inner.facts.document.operator.certificate.replace(certificate.clone());
+        inner.moments.certificate = valid;
+        if old.as_ref() != Some(&certificate) {
+            if let Some(fault) = fault {
+                let text = format!("{fault}; the certificate before stays in use");
+                inner.log(entry("certificate", Level::Bad, text));
+            } else if let (Some(_), Some(until)) = (&old, &certificate.not_after) {
+                let text = format!("the certificate was read anew, valid until {until}");
+                inner.log(entry("certificate", Level::Info, text));
+            }
+            inner.push_snapshot();
+        }
+        (inner.status, inner.metrics_text) = (None, None);
+        let newest = inner.frames.newest();
+        drop(inner);
+        self.newest.send_if_modified(|old| std::mem::replace(old, newest) != newest);
+    }
+
     /// A new desired state is in force.
     pub fn source_changed(&self, revision: Option<&Revision>) {
         self.write(|inner| {
@@ -162,7 +238,13 @@ impl Board {
     pub fn looked(&self, desired: &Desired, observed: &Observed, plan: &Plan) {
         let proof = self.lock().facts.proof();
         let status = status(desired, observed, plan, proof);
+        let archives = status.hosts.iter().filter_map(|host| {
+            let archiver = host.archiver.as_ref()?;
+            Some((host.name.to_string(), (archiver.archived_at, archiver.failed_at)))
+        });
+        let archives = archives.collect();
         self.write(|inner| {
+            inner.moments.archives = archives;
             let old = inner.facts.looked(status, plan);
             for entry in history::changes(&old, &inner.facts.document) {
                 inner.log(entry);
@@ -298,7 +380,7 @@ impl Board {
     }
 
     /// Why the loop does not live, if so.
-    pub(crate) fn alive(&self) -> Result<(), String> {
+    pub fn alive(&self) -> Result<(), String> {
         let inner = self.lock();
         let patience = inner.patience.values().copied().max().unwrap_or(PATIENCE).max(PATIENCE);
         let silence = inner.heard.elapsed();

@@ -1,5 +1,7 @@
 //! From the core's types to what goes out.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use reconcile_core::{
     model::{ObjectId, Revision},
     plan::{HoldReason, Step},
@@ -7,8 +9,10 @@ use reconcile_core::{
     verify::VerifyReport,
 };
 
+use crate::clock;
 use crate::document::{
-    Change, Commit, Host, Progress, Proof, ProofPart, Service, Step as StepOut, Task, Versions,
+    Archive, Change, Commit, Host, Progress, Proof, ProofPart, Service, Step as StepOut, Task,
+    Versions,
 };
 
 pub(crate) fn truth(truth: Truth) -> &'static str {
@@ -30,6 +34,10 @@ pub(crate) fn host(status: HostStatus, answer_seconds: Option<f64>) -> Host {
         state: status.state,
         timeline: status.timeline,
         lag_bytes: status.lag_bytes,
+        archive: status.archiver.map(|archiver| Archive {
+            last_archived_at: archiver.archived_at.map(at),
+            last_failed_at: archiver.failed_at.map(at),
+        }),
         swarm: status.swarm,
         tasks: status.tasks,
         versions: Versions {
@@ -39,6 +47,10 @@ pub(crate) fn host(status: HostStatus, answer_seconds: Option<f64>) -> Host {
             docker: status.versions.docker,
         },
     }
+}
+
+fn at(seconds: u64) -> String {
+    clock::rfc3339(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 pub(crate) fn service(status: ServiceStatus) -> Service {

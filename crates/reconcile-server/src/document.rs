@@ -53,6 +53,46 @@ pub(crate) struct Operator {
     pub(crate) started_at: String,
     /// Seconds between two passes while nothing happens.
     pub(crate) interval_seconds: f64,
+    /// The lease under which it acts; missing before the first word of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lease: Option<Lease>,
+    /// The certificate of this endpoint; missing without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<Certificate>,
+}
+
+/// The operators' lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Lease {
+    /// True: this operator may act.
+    pub(crate) held: bool,
+    /// Since when it is so.
+    pub(crate) since: String,
+    /// Its number; of two, the higher one is in force. Missing while it is not held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<u64>,
+    /// How long it lasts unless it is renewed, which is done every few seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
+    /// Why it is not held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) waits: Option<String>,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Certificate {
+    /// Valid from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_before: Option<String>,
+    /// Valid until.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_after: Option<String>,
+    /// Why its files cannot be used as they are now; the certificate before stays in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fault: Option<String>,
 }
 
 /// Whether the desired state can be read.
@@ -162,6 +202,9 @@ pub(crate) struct Host {
     /// Distance to the leader in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lag_bytes: Option<u64>,
+    /// How WAL is archived; only of a primary that archives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) archive: Option<Archive>,
     /// Swarm: `leader`, `manager`, `worker`, `outside`, …
     pub(crate) swarm: String,
     /// Running tasks of the stack here.
@@ -169,6 +212,18 @@ pub(crate) struct Host {
     pub(crate) tasks: Option<usize>,
     /// Versions that run here.
     pub(crate) versions: Versions,
+}
+
+/// The archiver's own word (`pg_stat_archiver`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Archive {
+    /// When it last archived a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_archived_at: Option<String>,
+    /// When it last failed to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_failed_at: Option<String>,
 }
 
 /// Versions; missing: not there, or not known.

@@ -10,11 +10,11 @@ use reconcile_core::{
 };
 
 use crate::{
-    board::About,
+    board::{About, Lease},
     clock, convert,
     document::{
-        Calm, Condition, Document, Held, Operator, Passes, Plan as PlanOut, Progress, Source,
-        SourceState, StepChange,
+        Calm, Condition, Document, Held, Lease as LeaseOut, Operator, Passes, Plan as PlanOut,
+        Progress, Source, SourceState, StepChange,
     },
 };
 
@@ -37,6 +37,8 @@ impl Facts {
                 version: about.version,
                 started_at: now.clone(),
                 interval_seconds: about.interval.as_secs_f64(),
+                lease: None,
+                certificate: None,
             },
             source: Source { state: SourceState::Pending, since: now, report: None, commit: None },
             observed_generation: None,
@@ -79,6 +81,28 @@ impl Facts {
     pub(crate) fn observed(&mut self, answers: &BTreeMap<HostName, Duration>) {
         self.answers.clone_from(answers);
         self.document.observed_at = Some(clock::now());
+    }
+
+    /// True where a word about the lease is no news, its end apart.
+    pub(crate) fn same_lease(&self, lease: &Lease) -> bool {
+        match (&self.document.operator.lease, lease) {
+            (Some(LeaseOut { token: Some(old), .. }), Lease::Held { token, .. }) => old == token,
+            (Some(LeaseOut { waits: Some(old), .. }), Lease::Waits(why)) => old == why,
+            _ => false,
+        }
+    }
+
+    /// Takes in a word about the lease; true where it is news and not only a renewal.
+    pub(crate) fn lease(&mut self, lease: &Lease, until: Option<String>) -> bool {
+        let news = !self.same_lease(lease);
+        let (held, token, waits) = match lease {
+            Lease::Held { token, .. } => (true, Some(*token), None),
+            Lease::Waits(why) => (false, None, Some(why.clone())),
+        };
+        let old = self.document.operator.lease.take().filter(|old| old.held == held);
+        let since = old.map_or_else(clock::now, |old| old.since);
+        self.document.operator.lease = Some(LeaseOut { held, since, token, until, waits });
+        news
     }
 
     /// The last proof that still says something about what is there.
@@ -194,6 +218,7 @@ pub(crate) fn same(a: &Document, b: &Document) -> bool {
         let mut hosts = document.hosts.clone();
         for host in &mut hosts {
             host.answer_seconds = None;
+            host.archive = None;
         }
         hosts
     };

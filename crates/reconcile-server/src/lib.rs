@@ -20,8 +20,10 @@ mod routes;
 mod serve;
 mod stall;
 mod stream;
+mod tls;
+mod validity;
 mod webhook;
 
-pub use board::{About, Board};
+pub use board::{About, Board, Lease};
 pub use options::{Listen, ListenError, Token};
 pub use serve::{Served, start};

@@ -2,7 +2,7 @@
 //!
 //! What is not known has no series: a zero would be a claim.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::atomic::AtomicU64, time::Duration};
 
 use bytes::Bytes;
 use prometheus_client::{
@@ -47,6 +47,14 @@ struct Facts {
     last_good_proof: Gauges,
     proof_holds: Gauges,
     info: Gauges,
+    lease_held: Gauges,
+    lease_token: Gauges,
+    lease_until: Gauges,
+    certificate_from: Gauges,
+    certificate_until: Gauges,
+    certificate_fault: Gauges,
+    archived: Gauges,
+    archive_failed: Gauges,
 }
 
 impl Metrics {
@@ -95,19 +103,26 @@ impl Metrics {
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::error!(%error, "the metrics cannot be written");
         }
-        Bytes::from(text)
+        // A family of one series without labels is written with empty braces.
+        Bytes::from(text.replace("{} ", " "))
     }
 }
 
 /// Times that the document holds as text, in seconds since 1970.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Moments {
     pub(crate) pass: Option<f64>,
     pub(crate) good_proof: Option<f64>,
+    /// The lease's end.
+    pub(crate) lease: Option<u64>,
+    /// From when until when the endpoint's certificate is valid.
+    pub(crate) certificate: Option<Range<i64>>,
+    /// When each server last archived WAL, and last failed to.
+    pub(crate) archives: BTreeMap<String, (Option<u64>, Option<u64>)>,
 }
 
 impl Facts {
-    fn named(&self) -> [(&'static str, &'static str, &Gauges); 16] {
+    fn named(&self) -> [(&'static str, &'static str, &Gauges); 24] {
         [
             ("held", "Objects that are held, by kind of reason", &self.held),
             ("pending_steps", "Steps of the last plan, by class of object", &self.pending),
@@ -129,6 +144,38 @@ impl Facts {
             ),
             ("proof_holds", "1 where the last proof of service held", &self.proof_holds),
             ("build_info", "Always 1; the version is a label", &self.info),
+            ("lease_held", "1 while this operator may act", &self.lease_held),
+            ("lease_token", "The lease's number", &self.lease_token),
+            (
+                "lease_until_timestamp_seconds",
+                "When the lease ends unless it is renewed",
+                &self.lease_until,
+            ),
+            (
+                "certificate_not_before_timestamp_seconds",
+                "From when a certificate is valid",
+                &self.certificate_from,
+            ),
+            (
+                "certificate_not_after_timestamp_seconds",
+                "Until when a certificate is valid",
+                &self.certificate_until,
+            ),
+            (
+                "certificate_fault",
+                "1 while a certificate's files cannot be used and the one before is",
+                &self.certificate_fault,
+            ),
+            (
+                "postgresql_last_archived_timestamp_seconds",
+                "When WAL was last archived",
+                &self.archived,
+            ),
+            (
+                "postgresql_last_archive_failure_timestamp_seconds",
+                "When archiving WAL last failed",
+                &self.archive_failed,
+            ),
         ]
     }
 
@@ -148,6 +195,7 @@ impl Facts {
         if let Some(proof) = &document.proof {
             set(&self.proof_holds, &[], f64::from(u8::from(proof.holds)));
         }
+        self.operator(document, moments);
         for held in &document.plan.held {
             add(&self.held, &[("reason", &held.kind)]);
         }
@@ -169,6 +217,36 @@ impl Facts {
                 set(&self.tasks_running, &labels, count(running));
             }
             set(&self.tasks_wanted, &labels, count(service.wanted));
+        }
+    }
+
+    fn operator(&self, document: &Document, moments: &Moments) {
+        if let Some(lease) = &document.operator.lease {
+            set(&self.lease_held, &[], f64::from(u8::from(lease.held)));
+            if let Some(token) = lease.token {
+                set(&self.lease_token, &[], large(token));
+            }
+        }
+        if let Some(until) = moments.lease {
+            set(&self.lease_until, &[], large(until));
+        }
+        let use_of = [("use", "listen")];
+        if let Some(certificate) = &document.operator.certificate {
+            let fault = certificate.fault.is_some();
+            set(&self.certificate_fault, &use_of, f64::from(u8::from(fault)));
+        }
+        if let Some(valid) = &moments.certificate {
+            set(&self.certificate_from, &use_of, signed(valid.start));
+            set(&self.certificate_until, &use_of, signed(valid.end));
+        }
+        for (host, (archived, failed)) in &moments.archives {
+            let labels = [("host", host.as_str())];
+            if let Some(at) = archived {
+                set(&self.archived, &labels, large(*at));
+            }
+            if let Some(at) = failed {
+                set(&self.archive_failed, &labels, large(*at));
+            }
         }
     }
 
@@ -212,5 +290,10 @@ fn count(number: usize) -> f64 {
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are far away")]
 fn large(number: u64) -> f64 {
+    number as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 s are far away")]
+fn signed(number: i64) -> f64 {
     number as f64
 }

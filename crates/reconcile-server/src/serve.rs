@@ -3,7 +3,6 @@
 
 use std::{
     net::{SocketAddr, TcpListener as StdListener},
-    path::Path,
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
@@ -18,16 +17,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::aws_lc_rs,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    },
-};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -35,6 +27,7 @@ use crate::{
     options::{Listen, ListenError},
     routes::{App, Refusals, router},
     stall::Stalling,
+    tls::Tls,
 };
 
 const MOST_CONNECTIONS: usize = 512;
@@ -43,6 +36,8 @@ const MOST_STREAMS: usize = 256;
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// For a peer that takes nothing of what it asked for.
 const WRITE_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at the files of the certificate.
+const CERTIFICATE: Duration = Duration::from_secs(2);
 const MOST_HEADERS: usize = 64;
 /// Request line and headers together.
 const MOST_HEAD_BYTES: usize = 16 << 10;
@@ -86,7 +81,7 @@ pub fn start(
     dirty: mpsc::Sender<()>,
 ) -> Result<Served, ListenError> {
     listen.check()?;
-    let tls = listen.tls.as_ref().map(|(chain, key)| acceptor(chain, key)).transpose()?;
+    let tls = listen.tls.as_ref().map(|(chain, key)| Tls::load(chain, key)).transpose()?;
     let bind = |source| ListenError::Bind { address: listen.address, source };
     let socket = StdListener::bind(listen.address).map_err(bind)?;
     socket.set_nonblocking(true).map_err(bind)?;
@@ -116,27 +111,7 @@ pub fn start(
     Ok(Served { address, scheme, stop, thread: Some(thread) })
 }
 
-fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, ListenError> {
-    let fail = |path: &Path| {
-        let path = path.to_owned();
-        move |cause: String| ListenError::Tls { path, cause }
-    };
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(chain)
-        .and_then(Iterator::collect)
-        .map_err(|error| fail(chain)(error.to_string()))?;
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| fail(key)(error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| fail(chain)(error.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(certificates, private)
-        .map_err(|error| fail(chain)(error.to_string()))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-async fn accept(socket: StdListener, tls: Option<TlsAcceptor>, app: &Arc<App>) {
+async fn accept(socket: StdListener, mut tls: Option<Tls>, app: &Arc<App>) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -145,9 +120,22 @@ async fn accept(socket: StdListener, tls: Option<TlsAcceptor>, app: &Arc<App>) {
         }
     };
     let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut look = interval(CERTIFICATE);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    if let Some(tls) = &tls {
+        app.board.certificate(tls.valid(), tls.fault());
+    }
     loop {
         let accepted = tokio::select! {
             () = app.stop.cancelled() => return,
+            _ = look.tick(), if tls.is_some() => {
+                if let Some(tls) = &mut tls
+                    && tls.refresh()
+                {
+                    app.board.certificate(tls.valid(), tls.fault());
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
@@ -163,7 +151,8 @@ async fn accept(socket: StdListener, tls: Option<TlsAcceptor>, app: &Arc<App>) {
             app.refusals.note("a connection: too many are open");
             continue;
         };
-        tokio::spawn(connection(stream, tls.clone(), Arc::clone(app), permit));
+        let tls = tls.as_ref().map(Tls::acceptor);
+        tokio::spawn(connection(stream, tls, Arc::clone(app), permit));
     }
 }
 

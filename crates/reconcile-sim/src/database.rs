@@ -76,6 +76,7 @@ impl Database {
                     .into(),
                 altered: BTreeMap::new(),
                 probe_table: false,
+                archiver: None,
             },
             grants: BTreeSet::new(),
             limits: BTreeMap::new(),

@@ -136,6 +136,12 @@ pub(crate) enum Command {
     Secrets(SecretsCommand),
     /// Real servers on this machine, to try the operator on (needs root).
     Lab(LabArgs),
+    /// Write the manual's pages into a folder.
+    #[command(hide = true)]
+    ManPages {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -244,7 +250,7 @@ pub(crate) struct LogsArgs {
     #[arg(short = 'F', long)]
     pub(crate) follow: bool,
     /// Only so many of the last lines of each server.
-    #[arg(short = 'n', long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(short = 'n', long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub(crate) lines: u32,
 }
 

@@ -32,8 +32,22 @@ impl Lease {
         patience: Option<Duration>,
         stop: &CancellationToken,
     ) -> Result<Self, LeaseError> {
+        Self::win_while(prepared, patience, stop, |_| ()).await
+    }
+
+    /// The same; `hears` is told why it waits as well.
+    pub(crate) async fn win_while(
+        prepared: &Prepared,
+        patience: Option<Duration>,
+        stop: &CancellationToken,
+        hears: impl Fn(&str),
+    ) -> Result<Self, LeaseError> {
         let electorate = Arc::new(prepared.fleet.electorate());
-        let waits = |error: &LeaseError| say(&format!("waiting: {}", told(error)));
+        let waits = |error: &LeaseError| {
+            let why = told(error);
+            say(&format!("waiting: {why}"));
+            hears(&why);
+        };
         let jitter = || rand::rng().random();
         let held =
             lease::win(electorate.as_ref(), &holder(), patience, jitter, waits, stop).await?;

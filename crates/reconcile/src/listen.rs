@@ -1,9 +1,14 @@
 //! The status endpoint of `--watch`: its settings, and the loop's words carried to its board.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use reconcile_engine::{Event, Listener};
-use reconcile_server::{About, Board, Listen, ListenError, Served, Token};
+use reconcile_engine::{Event, Listener, lease::Held};
+use reconcile_server::{About, Board, Lease, Listen, ListenError, Served, Token};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -18,6 +23,8 @@ const DEFAULT: &str = "127.0.0.1:7432";
 /// Hands events to the board and on to another listener.
 pub(crate) struct Publish<'a> {
     board: Arc<Board>,
+    /// The lease under which the loop acts.
+    held: Mutex<Option<Arc<Held>>>,
     next: &'a dyn Listener,
 }
 
@@ -28,7 +35,44 @@ impl<'a> Publish<'a> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             interval: Duration::from_secs(cli.interval),
         };
-        Self { board: Arc::new(Board::new(about)), next }
+        Self { board: Arc::new(Board::new(about)), held: Mutex::default(), next }
+    }
+
+    /// Whether the loop advances.
+    pub(crate) fn alive(&self) -> impl Fn() -> bool + Send + 'static {
+        let board = Arc::clone(&self.board);
+        move || match board.alive() {
+            Ok(()) => true,
+            Err(why) => {
+                tracing::error!(why, "systemd's watchdog is not told any more");
+                false
+            }
+        }
+    }
+
+    /// The loop acts under this lease from here on.
+    pub(crate) fn holds(&self, held: &Arc<Held>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(held));
+        self.lease();
+    }
+
+    /// It has none, and why.
+    pub(crate) fn waits(&self, why: &str) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.board.lease(&Lease::Waits(why.to_owned()));
+    }
+
+    /// Tells how long the lease lasts.
+    fn lease(&self) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = held.as_ref() {
+            let (token, left) = (held.claimant().token, held.left());
+            self.board.lease(&if left.is_zero() {
+                Lease::Waits("it was not renewed in time".to_owned())
+            } else {
+                Lease::Held { token, left }
+            });
+        }
     }
 
     /// Listens as asked. Where nothing was asked for and the default address is taken, the
@@ -95,6 +139,7 @@ fn word(file: Option<&Path>, variable: &str) -> Result<Option<Token>, Failure> {
 
 impl Listener for Publish<'_> {
     fn hear(&self, event: &Event<'_>) {
+        self.lease();
         let board = &self.board;
         match event {
             Event::PassStarted(number) => board.pass_started(*number),

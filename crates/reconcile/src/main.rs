@@ -10,6 +10,7 @@ mod fleet;
 mod follow;
 mod lease;
 mod listen;
+mod notify;
 mod output;
 mod pipes;
 mod progress;

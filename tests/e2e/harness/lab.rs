@@ -163,6 +163,11 @@ impl Lab {
         command
     }
 
+    /// The workspace.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The binary under test.
     pub(crate) fn binary(&self) -> &Path {
         &self.bin

@@ -63,6 +63,9 @@ impl HostFacts {
             patroni.wal_position = None;
             patroni.replication.clear();
         }
+        if let Observation::Known(Some(sql)) = &mut self.sql {
+            sql.archiver = None;
+        }
         if let Observation::Known(Some(etcd)) = &mut self.etcd {
             etcd.db_size_bytes = 0;
         }

@@ -19,8 +19,8 @@ pub use names::{HostName, ObjectId};
 pub use observation::{Observation, Observed};
 pub use pause::PauseNote;
 pub use postgres::{
-    DatabaseFact, EtcdFact, EtcdMemberFact, PatroniFact, PatroniRole, ReplicationFact, RoleFact,
-    SettingFact, SqlFacts,
+    ArchiverFact, DatabaseFact, EtcdFact, EtcdMemberFact, PatroniFact, PatroniRole,
+    ReplicationFact, RoleFact, SettingFact, SqlFacts,
 };
 pub use revision::Revision;
 pub use swarm::{

@@ -135,6 +135,19 @@ pub struct SqlFacts {
     pub altered: BTreeMap<String, String>,
     /// The probe table exists in database `postgres`.
     pub probe_table: bool,
+    /// How WAL is archived; None where `archive_mode` is off.
+    pub archiver: Option<ArchiverFact>,
+}
+
+/// The archiver's own word (`pg_stat_archiver`), in seconds since 1970; None: never, as far as its
+/// statistics reach.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiverFact {
+    /// When it last archived a file.
+    pub archived_at: Option<u64>,
+    /// When it last failed to.
+    pub failed_at: Option<u64>,
 }
 
 /// A role's attributes.

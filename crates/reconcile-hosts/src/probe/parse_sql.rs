@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reconcile_core::{
-    model::{DatabaseFact, Observation, RoleFact, SettingFact, SqlFacts},
+    model::{ArchiverFact, DatabaseFact, Observation, RoleFact, SettingFact, SqlFacts},
     probe::ProbeRequest,
 };
 use serde::Deserialize;
@@ -15,13 +15,31 @@ use crate::fault::{one_line, tail};
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum Row {
-    Server { standby: bool },
-    Receiver { status: Option<String> },
+    Server {
+        standby: bool,
+    },
+    Receiver {
+        status: Option<String>,
+    },
     Role(Role),
-    Database { name: String, owner: String, encoding: String },
-    Altered { name: Option<String>, value: Option<String> },
+    Database {
+        name: String,
+        owner: String,
+        encoding: String,
+    },
+    Altered {
+        name: Option<String>,
+        value: Option<String>,
+    },
     Setting(Setting),
-    ProbeTable { exists: bool },
+    #[serde(rename_all = "camelCase")]
+    Archiver {
+        archived_at: Option<u64>,
+        failed_at: Option<u64>,
+    },
+    ProbeTable {
+        exists: bool,
+    },
     Inside(Inside),
 }
 
@@ -182,6 +200,9 @@ fn facts(rows: Vec<Row>) -> Option<SqlFacts> {
             Row::Altered { name: Some(name), value } => {
                 // The last line of the file wins, and rows are in its order.
                 facts.altered.insert(name, value.unwrap_or_default());
+            }
+            Row::Archiver { archived_at, failed_at } => {
+                facts.archiver = Some(ArchiverFact { archived_at, failed_at });
             }
             Row::ProbeTable { exists } => probe_table = Some(exists),
             Row::Inside(inside) => insides.push(inside),

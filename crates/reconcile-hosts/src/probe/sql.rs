@@ -31,6 +31,10 @@ select json_build_object('kind', 'database', 'name', d.datname,
     from pg_database d order by d.datname;
 select json_build_object('kind', 'altered', 'name', name, 'value', setting)
     from pg_file_settings where sourcefile like '%/postgresql.auto.conf' order by seqno;
+select json_build_object('kind', 'archiver',
+    'archivedAt', floor(extract(epoch from last_archived_time))::bigint,
+    'failedAt', floor(extract(epoch from last_failed_time))::bigint)
+    from pg_stat_archiver where current_setting('archive_mode') <> 'off';
 select json_build_object('kind', 'probe-table', 'exists', to_regclass('reconcile.probe') is not null);
 ";
 

@@ -1,5 +1,7 @@
 //! What is told.
 
+use reconcile_core::model::{ArchiverFact, Observation};
+use reconcile_server::Lease;
 use reconcile_sim::World;
 use serde_json::{Value, json};
 
@@ -84,6 +86,76 @@ fn unknown_is_not_zero() {
     assert_eq!(leaders.iter().filter(|line| line.ends_with(" 1.0")).count(), 1, "{leaders:?}");
 }
 
+/// A lease is told as it stands; its renewals are no events.
+#[test]
+fn the_lease_is_told() {
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    let (site, ..) = converged();
+    let address = site.served.address();
+    let none = get(address, "/metrics").body;
+    assert!(!none.contains("\nreconcile_lease"), "{none}");
+    site.board.lease(&Lease::Waits("ops@laptop holds it".to_owned()));
+    let metrics = get(address, "/metrics").body;
+    assert!(metrics.contains("\nreconcile_lease_held 0.0"), "{metrics}");
+    assert!(!metrics.contains("\nreconcile_lease_until"), "{metrics}");
+    let lease = |status: &Value| status["operator"]["lease"].clone();
+    let told = get(address, "/status").json();
+    assert_eq!(lease(&told)["waits"], "ops@laptop holds it");
+    let mut ends = Vec::new();
+    for left in [9, 12, 12] {
+        site.board.lease(&Lease::Held { token: 7, left: Duration::from_secs(left) });
+        let metrics = get(address, "/metrics").body;
+        assert!(metrics.contains("\nreconcile_lease_held 1.0"), "{metrics}");
+        assert!(metrics.contains("\nreconcile_lease_token 7.0"), "{metrics}");
+        let end = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("reconcile_lease_until_timestamp_seconds "));
+        ends.push(end.unwrap().parse::<f64>().unwrap());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(ends[1] >= ends[0] + 2.0 && (ends[2] - now - 12.0).abs() < 3.0, "{ends:?}");
+    let status = get(address, "/status").json();
+    assert_eq!((&lease(&status)["held"], &lease(&status)["token"]), (&json!(true), &json!(7)));
+    let texts: Vec<_> = status["events"].as_array().unwrap().iter().map(|e| &e["text"]).collect();
+    let ours = texts.iter().filter(|text| ***text == "the lease is ours, number 7").count();
+    assert_eq!(ours, 1, "{texts:?}");
+}
+
+/// Only a primary that archives has an age of what it archived; never archived is not 1970.
+#[test]
+fn archives_are_told_where_there_are_any() {
+    let (site, desired, world) = converged();
+    let address = site.served.address();
+    let told = |archiver: Option<ArchiverFact>| {
+        let mut observed = world.observe(&desired);
+        for facts in observed.hosts.values_mut() {
+            let Observation::Known(facts) = facts else { continue };
+            if let Observation::Known(Some(sql)) = &mut facts.sql {
+                sql.archiver.clone_from(&archiver);
+            }
+        }
+        let plan = reconcile_core::plan::plan(&desired, &observed);
+        site.board.looked(&desired, &observed, &plan);
+        (get(address, "/metrics").body, get(address, "/status").json())
+    };
+    let (metrics, status) = told(None);
+    assert!(!metrics.contains("\nreconcile_postgresql_last_archive"), "{metrics}");
+    assert!(status["hosts"][0]["archive"].is_null());
+    let (metrics, _) = told(Some(ArchiverFact::default()));
+    assert!(!metrics.contains("\nreconcile_postgresql_last_archive"), "{metrics}");
+    let at = ArchiverFact { archived_at: Some(1_735_689_599), failed_at: None };
+    let (metrics, status) = told(Some(at));
+    let series: Vec<_> =
+        metrics.lines().filter(|line| line.starts_with("reconcile_postgresql_last_arch")).collect();
+    let wanted =
+        "reconcile_postgresql_last_archived_timestamp_seconds{host=\"node1\"} 1735689599.0";
+    assert_eq!(series, [wanted]);
+    assert_eq!(
+        status["hosts"][0]["archive"],
+        json!({ "lastArchivedAt": "2024-12-31T23:59:59.000Z" })
+    );
+}
+
 #[test]
 fn counters_and_holds() {
     let site = serve(|_| {});
@@ -143,7 +215,7 @@ fn a_broken_source_is_said_without_its_lines() {
     assert!(text.contains("main.yaml:3:5") && text.contains("help"), "{text}");
     assert_eq!(get(address, "/readyz").code, 503);
     assert_eq!(get(address, "/healthz").code, 200);
-    assert!(get(address, "/metrics").body.contains("reconcile_source_broken 1"));
+    assert!(get(address, "/metrics").body.contains("\nreconcile_source_broken 1.0"));
     site.board.source_changed(None);
     assert_eq!(get(address, "/readyz").code, 200);
 }

@@ -56,6 +56,12 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
         }
         Some(Command::Secrets(command)) => secrets::run(&cli, &command),
         Some(Command::Lab(arguments)) => lab::run(&arguments, cli.plain).await,
+        Some(Command::ManPages { dir }) => {
+            clap_mangen::generate_to(Cli::command(), &dir).map_err(|error| {
+                Failure::from_error(format!("write pages to {}", dir.display()), &error)
+            })?;
+            Ok(Outcome::Done)
+        }
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "reconcile", &mut script);

@@ -28,6 +28,7 @@ use crate::{
     follow::Followed,
     lease::Lease,
     listen::Publish,
+    notify::{Notify, Told},
     output::{self, say},
     source, state,
 };
@@ -45,7 +46,9 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let folder = state::folder(cli, spec.name.as_str())?;
     let _lock = state::lock(&folder)?;
     let lines = Lines::default();
-    let publish = Publish::new(cli, spec.name.as_str(), &lines);
+    let notify = Notify::from_environment();
+    let told = Told::new(&notify, &lines);
+    let publish = Publish::new(cli, spec.name.as_str(), &told);
     let journal = Journal::open(&folder, &publish)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
     let (dirty, mut triggers) = tokio::sync::mpsc::channel(1);
@@ -60,9 +63,16 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         jitter: || rand::rng().random(),
     };
     let prover = Prover;
+    let _watchdog = notify.watchdog(publish.alive());
+    let _stopping = stopping(&notify, stop);
+    notify.ready();
     let mut waited = false;
     loop {
-        let lease = match waiting(Lease::win(&prepared, None, stop), &mut source, &journal).await {
+        let win = Lease::win_while(&prepared, None, stop, |why| {
+            told.status(format!("waiting: {why}"));
+            publish.waits(why);
+        });
+        let lease = match waiting(win, &mut source, &journal).await {
             Ok(lease) => lease,
             Err(LeaseError::Stopped) => break,
             Err(error) => return Err(Failure::from_error("take the lease", &error)),
@@ -70,6 +80,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         if std::mem::replace(&mut waited, true) {
             say("the lease is ours again");
         }
+        publish.holds(&lease.held);
         resume_what_was_left(&prepared, &journal).await;
         source.begin(&lease.held);
         let until = lease.until(stop);
@@ -79,9 +90,19 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
             break;
         }
         say("the lease was lost; another operator may act by now");
+        publish.waits("the lease was lost; another operator may act by now");
     }
     output::note("stopped; the cluster serves on without reconcile");
     Ok(Outcome::Done)
+}
+
+/// Says when it is told to end.
+fn stopping(notify: &Notify, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
+    let (notify, stop) = (notify.clone(), stop.clone());
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        notify.stopping();
+    })
 }
 
 /// Waits for the lease; meanwhile the desired state is followed, and the loop's heartbeat heard.
