@@ -225,6 +225,15 @@ impl Status {
         }
         self.proof = Some(proof);
     }
+
+    /// What was proven is too long ago to count.
+    pub fn unprove(&mut self) {
+        let condition = ready(self.pending.len(), self.held.len(), None);
+        if let Some(old) = self.conditions.iter_mut().find(|old| old.kind == condition.kind) {
+            *old = condition;
+        }
+        self.proof = None;
+    }
 }
 
 fn ready(pending: usize, held: usize, proof: Option<&VerifyReport>) -> Condition {

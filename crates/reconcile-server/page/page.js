@@ -261,7 +261,7 @@ function drawConditions() {
     return h('li', null, mark(level), h('span', null, h('b', null, condition.type), ' ' + condition.status), h('small', null, since(condition.lastTransitionTime)), h('span', { class: 'detail' }, condition.message));
   }));
   const proof = doc.proof;
-  $('proof-when').replaceChildren(proof ? since(proof.at) : 'not made yet');
+  $('proof-when').replaceChildren(proof ? since(proof.at) : 'not made yet', proof && proof.outdated ? ', too old to count' : '');
   $('proof').replaceChildren(...(proof ? proof.parts : []).map(part =>
     h('li', null, mark(part.holds ? 'good' : 'bad'), h('span', null, part.what, h('small', null, ' ' + part.detail)), h('small', null, part.millis ? part.millis + ' ms' : ''))));
 }

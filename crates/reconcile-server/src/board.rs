@@ -34,6 +34,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(120);
 /// With steps under way it may be silent until the last of them must have ended.
 const STEP_GRACE: Duration = Duration::from_secs(60);
+/// Refused webhooks are counted for the metrics at most so often.
+const REFUSALS: Duration = Duration::from_secs(1);
 /// A pass takes a moment even where the interval is a second.
 const LEAST_READY: Duration = Duration::from_secs(15);
 
@@ -77,6 +79,8 @@ struct Inner {
     status: Option<Bytes>,
     metrics_text: Option<Bytes>,
     moments: Moments,
+    /// Since when refused webhooks are not in the text of the metrics.
+    refused: Option<Instant>,
     heard: Instant,
     /// Longest silence that the steps under way explain, by step.
     patience: BTreeMap<usize, Duration>,
@@ -106,6 +110,7 @@ impl Board {
             status: None,
             metrics_text: None,
             moments: Moments::default(),
+            refused: None,
             heard: Instant::now(),
             patience: BTreeMap::new(),
             ended: None,
@@ -350,11 +355,14 @@ impl Board {
     pub(crate) fn webhook(&self, result: &str) {
         let mut inner = self.lock();
         inner.metrics.webhook(result);
-        inner.metrics_text = None;
-        if result == "accepted" {
-            inner.log(entry("webhook", Level::Info, "the Git host asked for a pass"));
+        if result != "accepted" {
+            // Whoever is refused must not make everything be rendered anew; it is counted with the
+            // next word of the loop, or a moment later.
+            inner.refused.get_or_insert_with(Instant::now);
+            return;
         }
-        inner.status = None;
+        inner.log(entry("webhook", Level::Info, "the Git host asked for a pass"));
+        (inner.status, inner.metrics_text) = (None, None);
         let newest = inner.frames.newest();
         drop(inner);
         self.newest.send_if_modified(|old| std::mem::replace(old, newest) != newest);
@@ -362,12 +370,18 @@ impl Board {
 
     /// The JSON of `/status`.
     pub(crate) fn status(&self) -> Bytes {
-        self.lock().status()
+        let mut inner = self.lock();
+        inner.age();
+        inner.status()
     }
 
     /// The text of `/metrics`.
     pub(crate) fn metrics(&self) -> Bytes {
         let mut inner = self.lock();
+        inner.age();
+        if inner.refused.is_some_and(|since| since.elapsed() >= REFUSALS) {
+            (inner.refused, inner.metrics_text) = (None, None);
+        }
         let Inner { metrics, facts, moments, metrics_text, .. } = &mut *inner;
         metrics_text.get_or_insert_with(|| metrics.text(&facts.document, moments)).clone()
     }
@@ -438,6 +452,21 @@ impl Board {
 }
 
 impl Inner {
+    /// A proof that was made long ago says nothing of now, also where the loop hangs and says nothing.
+    fn age(&mut self) {
+        let old = self.facts.document.conditions.clone();
+        if !self.facts.outdate() {
+            return;
+        }
+        let mut entries = Vec::new();
+        history::condition_changes(&old, &self.facts.document.conditions, &mut entries);
+        for entry in entries {
+            self.log(entry);
+        }
+        self.push_snapshot();
+        (self.status, self.metrics_text) = (None, None);
+    }
+
     fn log(&mut self, entry: Entry) {
         self.frames.push("log", &entry);
         self.history.push(entry);

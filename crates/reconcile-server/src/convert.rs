@@ -95,6 +95,7 @@ pub(crate) fn proof(report: &VerifyReport, at: String) -> Proof {
     Proof {
         at,
         holds: report.holds(),
+        outdated: false,
         parts: report
             .proofs
             .iter()

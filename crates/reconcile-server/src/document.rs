@@ -382,8 +382,10 @@ pub(crate) struct Held {
 pub(crate) struct Proof {
     /// When it was made.
     pub(crate) at: String,
-    /// True if all of it holds.
+    /// True if all of it held then.
     pub(crate) holds: bool,
+    /// It was made more than three minutes ago and says nothing of now.
+    pub(crate) outdated: bool,
     /// Its parts.
     pub(crate) parts: Vec<ProofPart>,
 }

@@ -1,6 +1,9 @@
 //! What is known, put together from the loop's words, and since when.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use reconcile_core::{
     model::HostName,
@@ -18,6 +21,9 @@ use crate::{
     },
 };
 
+/// Service is proven every minute; a proof that is older than this says nothing of now.
+const PROOF_LASTS: Duration = Duration::from_secs(180);
+
 /// What is known.
 pub(crate) struct Facts {
     pub(crate) document: Document,
@@ -25,6 +31,7 @@ pub(crate) struct Facts {
     status: Option<Status>,
     /// The last proof, unless something was changed since.
     proof: Option<VerifyReport>,
+    proved: Instant,
     answers: BTreeMap<HostName, Duration>,
 }
 
@@ -52,7 +59,8 @@ impl Facts {
             last_good_proof: None,
             events: None,
         };
-        Self { document, status: None, proof: None, answers: BTreeMap::new() }
+        let (proved, answers) = (Instant::now(), BTreeMap::new());
+        Self { document, status: None, proof: None, proved, answers }
     }
 
     pub(crate) fn source(&mut self, state: SourceState, report: Option<String>) {
@@ -151,7 +159,7 @@ impl Facts {
             self.document.last_good_proof = Some(now.clone());
         }
         self.document.proof = Some(convert::proof(report, now));
-        self.proof = Some(report.clone());
+        (self.proof, self.proved) = (Some(report.clone()), Instant::now());
         if let Some(mut status) = self.status.take() {
             status.prove(report.clone());
             self.conditions(&status.conditions);
@@ -198,6 +206,22 @@ impl Facts {
         Some(StepChange { id: step.id, object, progress: out.progress.clone() })
     }
 
+    /// Where the last proof is too old: it counts no more, and is marked so. True once.
+    pub(crate) fn outdate(&mut self) -> bool {
+        let Some(shown) = self.document.proof.as_mut() else { return false };
+        if shown.outdated || self.proved.elapsed() < PROOF_LASTS {
+            return false;
+        }
+        shown.outdated = true;
+        self.proof = None;
+        if let Some(mut status) = self.status.take() {
+            status.unprove();
+            self.conditions(&status.conditions);
+            self.status = Some(status);
+        }
+        true
+    }
+
     pub(crate) fn forget_proof(&mut self) {
         self.proof = None;
     }
@@ -231,4 +255,41 @@ pub(crate) fn same(a: &Document, b: &Document) -> bool {
         && a.services == b.services
         && conditions(a) == conditions(b)
         && still(a) == still(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use reconcile_core::plan::plan;
+    use reconcile_core::status::status;
+    use reconcile_sim::{World, fixture};
+
+    use super::*;
+
+    #[test]
+    fn an_old_proof_is_no_proof() {
+        let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+        let world = World::converged(&desired);
+        let observed = world.observe(&desired);
+        let plan = plan(&desired, &observed);
+        let about = About {
+            cluster: "main".to_owned(),
+            version: "0".to_owned(),
+            interval: Duration::from_secs(10),
+        };
+        let mut facts = Facts::new(about);
+        facts.looked(status(&desired, &observed, &plan, None), &plan);
+        facts.proved(&VerifyReport { proofs: Vec::new() });
+        let ready = |facts: &Facts| {
+            let ready = facts.document.conditions.iter().find(|one| one.kind == "Ready");
+            ready.map(|one| (one.status, one.reason.clone()))
+        };
+        let before = ready(&facts);
+        assert!(!facts.outdate(), "it is young");
+        assert_eq!(ready(&facts), before);
+        facts.proved = Instant::now().checked_sub(PROOF_LASTS).expect("the machine is up for long");
+        assert!(facts.outdate());
+        assert!(facts.document.proof.as_ref().is_some_and(|proof| proof.outdated));
+        assert_eq!(ready(&facts), Some(("Unknown", "NotProven".to_owned())));
+        assert!(facts.proof().is_none() && !facts.outdate(), "it is said once");
+    }
 }

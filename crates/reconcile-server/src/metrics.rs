@@ -192,7 +192,7 @@ impl Facts {
         if let Some(at) = moments.good_proof {
             set(&self.last_good_proof, &[], at);
         }
-        if let Some(proof) = &document.proof {
+        if let Some(proof) = document.proof.as_ref().filter(|proof| !proof.outdated) {
             set(&self.proof_holds, &[], f64::from(u8::from(proof.holds)));
         }
         self.operator(document, moments);

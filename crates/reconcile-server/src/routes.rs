@@ -27,6 +27,7 @@ pub(crate) struct App {
     pub(crate) loopback: bool,
     pub(crate) dirty: mpsc::Sender<()>,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) pushes: Semaphore,
     pub(crate) stop: CancellationToken,
     pub(crate) refusals: Refusals,
 }

@@ -28,6 +28,7 @@ use crate::{
     routes::{App, Refusals, router},
     stall::Stalling,
     tls::Tls,
+    webhook,
 };
 
 const MOST_CONNECTIONS: usize = 512;
@@ -94,6 +95,7 @@ pub fn start(
         loopback: address.ip().is_loopback(),
         dirty,
         streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+        pushes: Semaphore::new(webhook::AT_ONCE),
         stop: stop.clone(),
         refusals: Refusals::default(),
     });

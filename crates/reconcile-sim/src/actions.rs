@@ -7,6 +7,8 @@ use reconcile_core::{
     ports::{EffectError, Retry},
 };
 
+use reconcile_core::desired::server::{POLICY, POLICY_TEXT};
+
 use crate::{
     File, Package, World, database, etcd,
     server::{DataDir, Reach},
@@ -174,6 +176,11 @@ impl World {
             let cause = "No space left on device";
             return Err(refused(host, attempt, cause, Retry::AfterChange));
         }
+        let policy = File { mode: 0o755, ..File::of_root(POLICY_TEXT) };
+        let server = self.server_of(host)?;
+        if server.files.get(POLICY).is_some_and(|there| there.bytes == policy.bytes) {
+            server.files.remove(POLICY);
+        }
         for (index, (name, version)) in packages.iter().enumerate() {
             let offered = self.repository.get(name).cloned();
             let Some(offered) =
@@ -195,8 +202,14 @@ impl World {
                 }
             }
             if half {
+                self.server_of(host)?.files.insert(POLICY.to_owned(), policy);
                 return Err(refused(host, attempt, "the connection was lost", Retry::Soon));
             }
+        }
+        if power_loss {
+            // All packages are there, and what kept them quiet, too.
+            self.server_of(host)?.files.insert(POLICY.to_owned(), policy);
+            return Err(refused(host, attempt, "the connection was lost", Retry::Soon));
         }
         for unit in start {
             let server = self.server_of(host)?;

@@ -250,6 +250,7 @@ impl World {
                 version: service.version,
                 spec: service.spec.clone(),
                 update_state: String::new(),
+                given_up: Vec::new(),
                 tasks: if request.services.contains(name) {
                     self.tasks(swarm, service)
                 } else {

@@ -8,15 +8,16 @@ use std::{
 use futures::{StreamExt, stream};
 use reconcile_core::{
     model::{
-        ConfigFact, NetworkFact, NodeFact, Observation, ServiceFact, ServiceMode, SwarmFacts,
-        TaskFact,
+        ConfigFact, GivenUp, NetworkFact, NodeFact, Observation, ServiceFact, ServiceMode,
+        SwarmFacts, TaskFact,
     },
     probe::SwarmRequest,
 };
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::{
-    convert::from_engine,
+    convert::{from_engine, made_from},
     engine::{Engine, filters},
     fault::Fault,
     labels::{CLUSTER, RESOLVED_IMAGE},
@@ -131,6 +132,7 @@ fn service_facts(
                 id: service.id.clone(),
                 version: service.version.index,
                 update_state: service.update_status.state.clone(),
+                given_up: given_up(service, own.clone(), nodes, networks),
                 tasks: task_facts(own, global, nodes),
                 spec,
             };
@@ -141,6 +143,35 @@ fn service_facts(
             })
         })
         .collect()
+}
+
+/// What broke in an update that was rolled back: tasks that were not made from what the service is
+/// now. One that cannot be read says nothing.
+fn given_up<'a>(
+    service: &Service,
+    tasks: impl Iterator<Item = &'a Task>,
+    nodes: &BTreeMap<String, Node>,
+    networks: &BTreeMap<String, String>,
+) -> Vec<GivenUp> {
+    if !service.update_status.state.starts_with("rollback") {
+        return Vec::new();
+    }
+    let mut broken: Vec<&Task> = tasks
+        .filter(|task| task.broke() && !made_from(&task.spec, &service.spec["TaskTemplate"]))
+        .collect();
+    broken.sort_by_key(|task| std::cmp::Reverse(task.age_key()));
+    let mut all: Vec<GivenUp> = Vec::new();
+    for task in broken {
+        let whole = json!({ "Name": service.name(), "TaskTemplate": task.spec });
+        let Ok(spec) = from_engine(&whole, networks) else { continue };
+        if all.iter().any(|told| told.spec == spec) {
+            continue;
+        }
+        let node = nodes.get(&task.node_id).map_or(task.node_id.as_str(), Node::label);
+        let cause = format!("{node}: {}: {}", task.status.state, task.status.reason());
+        all.push(GivenUp { spec, cause });
+    }
+    all
 }
 
 /// Reduces a service's tasks to the newest for each place: a node for a global service, else a

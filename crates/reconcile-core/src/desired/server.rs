@@ -17,6 +17,13 @@ use crate::{
 /// Keeps Debian's PostgreSQL packages from creating a cluster of their own; read by
 /// postgresql-common at install.
 pub const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/reconcile.conf";
+/// Keeps packages from starting their services while they are installed; gone after that.
+pub const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// What stands in it: by this it is known as ours.
+pub const POLICY_TEXT: &str = "#!/bin/sh
+# reconcile: packages are being installed; this file goes when that is done
+exit 101
+";
 /// Where packages land, for the space that they need.
 pub const PACKAGE_DISK: &str = "/usr";
 /// The package that brings a Docker engine to a server without one.

@@ -24,6 +24,6 @@ pub use postgres::{
 };
 pub use revision::Revision;
 pub use swarm::{
-    ConfigFact, FileMount, NetworkAttachment, NetworkFact, NetworkSpec, NodeFact, PublishedPort,
-    ServiceFact, ServiceMode, ServiceSpec, SwarmFacts, TaskFact, UpdateRule,
+    ConfigFact, FileMount, GivenUp, NetworkAttachment, NetworkFact, NetworkSpec, NodeFact,
+    PublishedPort, ServiceFact, ServiceMode, ServiceSpec, SwarmFacts, TaskFact, UpdateRule,
 };

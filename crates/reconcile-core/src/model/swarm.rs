@@ -225,8 +225,20 @@ pub struct ServiceFact {
     pub spec: ServiceSpec,
     /// `UpdateStatus.State`; empty when it was never updated.
     pub update_state: String,
+    /// Where the last update was rolled back: what was tried and broke, and how.
+    pub given_up: Vec<GivenUp>,
     /// Tasks that are meant to run or do run, newest per node or slot, in order of node.
     pub tasks: Vec<TaskFact>,
+}
+
+/// What Docker tried and went back from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    /// As the broken task was made; only what concerns its container is filled in.
+    pub spec: ServiceSpec,
+    /// Where and how it broke.
+    pub cause: String,
 }
 
 /// A task.

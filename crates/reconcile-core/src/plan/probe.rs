@@ -9,10 +9,11 @@ use crate::{
     desired::{
         Desired, DesiredServer, etcd, patroni,
         postgresql::{PROBE_DATABASE, PROBE_ROLE},
+        server::{POLICY, POLICY_TEXT},
     },
     model::{
         ClaimKind, HostFacts, HostName, LocalSwarmState, Observation, Observed, PauseNote,
-        SecretText,
+        SecretText, sha256_hex,
     },
     probe::{ProbeFile, ProbeRequest, SqlProbe, SwarmRequest},
     verify::{Front, VerifyRequest},
@@ -35,6 +36,11 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
         let (path, expect) = (drift::RECORD.to_owned(), "-".to_owned());
         files.push(ProbeFile { path, expect, secret: false });
     }
+    files.push(ProbeFile {
+        path: POLICY.to_owned(),
+        expect: sha256_hex(POLICY_TEXT.as_bytes()),
+        secret: true,
+    });
     let mut data_dirs = BTreeSet::new();
     let member = desired.etcd.members.get(host);
     if member.is_some() {

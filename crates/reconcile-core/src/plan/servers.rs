@@ -10,9 +10,12 @@ use crate::{
     action::{Action, HostAction, UnitVerb},
     desired::{
         DesiredServer, ManagedFile,
-        server::{ENGINE_PACKAGE, PACKAGE_DISK},
+        server::{ENGINE_PACKAGE, PACKAGE_DISK, POLICY, POLICY_TEXT},
     },
-    model::{Claim, ClaimKind, FileFact, FileKind, HostFacts, HostName, ObjectId, Observation},
+    model::{
+        Claim, ClaimKind, FileFact, FileKind, HostFacts, HostName, ObjectId, Observation,
+        sha256_hex,
+    },
 };
 
 /// Below this much free space nothing is installed: the packages of a whole server take about
@@ -151,6 +154,7 @@ fn plan_packages(
         draft_changes.push((ENGINE_PACKAGE.to_owned(), None));
     }
     if wanted.is_empty() {
+        plan_policy(view, name, facts, drafts);
         return;
     }
     if !server.install {
@@ -202,6 +206,30 @@ fn plan_packages(
             draft.change(package, None, Some(version.unwrap_or_else(|| "candidate".to_owned())));
     }
     drafts.step(draft);
+}
+
+/// A power cut while packages were installed leaves behind what keeps every package of the server from
+/// starting its services. What is not ours to the letter stays.
+fn plan_policy(view: &View<'_>, name: &HostName, facts: &HostFacts, drafts: &mut Drafts) {
+    let ours = sha256_hex(POLICY_TEXT.as_bytes());
+    if facts.files.get(POLICY).is_none_or(|fact| fact.digest != ours) {
+        return;
+    }
+    let action = HostAction::InstallPackages {
+        packages: Vec::new(),
+        cluster: view.desired.cluster.clone(),
+        claims: Vec::new(),
+        silence: Vec::new(),
+        start: Vec::new(),
+    };
+    let draft = Draft::new(
+        ObjectId::Packages(name.clone()),
+        Verb::Remove,
+        "an installation that was cut off left it behind",
+        60,
+        Action::Host(name.clone(), action),
+    );
+    drafts.step(draft.change(POLICY, Some("reconcile's".to_owned()), None));
 }
 
 /// False only where a unit is known not to run: it reads its file when it starts.

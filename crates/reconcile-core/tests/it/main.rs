@@ -11,6 +11,7 @@ mod plans;
 mod properties;
 mod refusals;
 mod rendered;
+mod rollback;
 mod speed;
 mod status;
 mod windows;

@@ -104,3 +104,21 @@ async fn work_that_would_be_cut_off_is_named_and_waited_for() {
     fleet.change(|world| world.transactions.clear());
     settle(&fleet, &after, 1).await;
 }
+
+/// A power cut while packages were installed: what kept their services from starting goes with the
+/// next run, also where all packages are there by then; somebody else's stays.
+#[tokio::test(start_paused = true)]
+async fn what_kept_packages_quiet_does_not_stay() {
+    use reconcile_core::desired::server::{POLICY, POLICY_TEXT};
+    let wanted = desired(|_| {});
+    for (text, stays) in [(POLICY_TEXT, false), ("#!/bin/sh\nexit 101\n", true)] {
+        let fleet = SimFleet::new(converged(&wanted).await);
+        fleet.change(|world| {
+            let file = reconcile_sim::File::of_root(text);
+            world.server_mut("node2").files.insert(POLICY.to_owned(), file);
+        });
+        settle(&fleet, &wanted, 1).await;
+        let files = &fleet.world().servers[&"node2".into()].files;
+        assert_eq!(files.contains_key(POLICY), stays, "{text}");
+    }
+}

@@ -3,7 +3,10 @@
 
 use std::fmt::Write as _;
 
-use reconcile_core::model::{Claim, ClaimKind};
+use reconcile_core::{
+    desired::server::{POLICY, POLICY_TEXT},
+    model::{Claim, ClaimKind},
+};
 
 use super::claim_lines;
 use crate::shell::{quote, words};
@@ -23,16 +26,17 @@ want() {
 
 /// Keeps packages from starting their services, and cleans up on every way out. A policy that
 /// somebody else put there stays and is honoured.
-const GUARD: &str = r#"R=/usr/sbin/policy-rc.d
-MARK='# reconcile: packages are being installed; this file goes when that is done'
-unguard() { if [ -f "$R" ] && grep -qxF "$MARK" "$R"; then rm -f "$R"; fi; }
+const GUARD: &str = r#"unguard() { if [ -f "$R" ] && [ ! -L "$R" ] && printf '%s' "$POLICY" | cmp -s - "$R"; then rm -f "$R"; fi; }
 guard() {
   unguard
   [ ! -e "$R" ] && [ ! -L "$R" ] || return 0
-  printf '#!/bin/sh\n%s\nexit 101\n' "$MARK" >"$T/policy" && chmod 0755 "$T/policy" &&
+  printf '%s' "$POLICY" >"$T/policy" && chmod 0755 "$T/policy" &&
     cp "$T/policy" "$R.reconcile" && mv -f "$R.reconcile" "$R" || fail later "cannot write $R"
 }
 trap 'unguard; rm -rf "$T"' EXIT
+# What a power cut left of an earlier try would keep every package of this server from starting.
+unguard
+rm -f "$R.reconcile"
 "#;
 
 /// apt, bounded and without questions. needrestart must not restart services on its own.
@@ -125,7 +129,8 @@ pub(super) fn install(
     silence: &[String],
     start: &[String],
 ) -> Result<String, String> {
-    let mut body = format!("{WANT}{GUARD}{APT}{QUIET}");
+    let mut body =
+        format!("R={} POLICY={}\n{WANT}{GUARD}{APT}{QUIET}", quote(POLICY), quote(POLICY_TEXT));
     for (name, version) in packages {
         check(name, version.as_deref())?;
         let _infallible =

@@ -71,6 +71,40 @@ fn other_pushes_are_refused() {
     assert!(metrics.contains("reconcile_webhooks_total{result=\"refused\"} 7"), "{metrics}");
 }
 
+/// Whoever is refused costs next to nothing: few are read at once, and what others are answered from
+/// is not made anew for it.
+#[test]
+fn a_flood_of_pushes_is_bounded() {
+    let site = with_webhook();
+    let address = site.served.address();
+    let before = get(address, "/metrics").body;
+    let good = signature(WEBHOOK, b"{}");
+    let head =
+        format!("POST /reconcile HTTP/1.1\r\nHost: localhost\r\n{good}Content-Length: 100\r\n\r\n");
+    let slow: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = connect(address);
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let started = Instant::now();
+    let full = loop {
+        let code = ask(address, "POST", "/reconcile", &good, b"{}").code;
+        if code == 503 || started.elapsed().as_secs() > 5 {
+            break code;
+        }
+    };
+    assert_eq!(full, 503);
+    let refused = |text: &str| {
+        let line = text.lines().find(|line| line.contains("result=\"refused\""));
+        line.map(str::to_owned)
+    };
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_ne!(refused(&get(address, "/metrics").body), refused(&before), "it is counted");
+    drop(slow);
+}
+
 #[test]
 fn no_webhook_where_none_is_set_up() {
     let mut site = serve(|_| {});

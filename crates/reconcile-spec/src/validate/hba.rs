@@ -33,15 +33,16 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
             );
         }
     }
-    let kind = match (*kind)? {
+    // A field that is wrong keeps none of the others from being looked at.
+    let kind = kind.map(|kind| match kind {
         v1alpha1::HbaType::Local => HbaType::Local,
         v1alpha1::HbaType::Host => HbaType::Host,
         v1alpha1::HbaType::Hostssl => HbaType::Hostssl,
         v1alpha1::HbaType::Hostnossl => HbaType::Hostnossl,
-    };
+    });
     let address_path = format!("{path}.address");
     match (kind, address) {
-        (HbaType::Local, Some(_)) => {
+        (Some(HbaType::Local), Some(_)) => {
             rules.push(
                 Fault::error(
                     address_path,
@@ -50,8 +51,8 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
                 .help("drop the address, or write `type: host`"),
             );
         }
-        (HbaType::Local, None) => {}
-        (_, None) => {
+        (Some(HbaType::Local) | None, None) => {}
+        (Some(kind), None) => {
             rules.push(
                 Fault::error(address_path, format!("a `{}` line needs an address", kind.as_str()))
                     .help("a network such as `10.0.0.0/8`, or `samenet`, `samehost`, `all`"),
@@ -63,7 +64,7 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
             }
         }
     }
-    let method = method_of(rules, &format!("{path}.method"), method.as_deref(), kind)?;
+    let method = method_of(rules, &format!("{path}.method"), method.as_deref(), kind);
     let mut plain = std::collections::BTreeMap::new();
     for (name, value) in options {
         if !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
@@ -74,6 +75,7 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
         }
         plain.insert(name.clone(), value.0.clone());
     }
+    let (kind, method) = (kind?, method?);
     Some(HbaRule {
         kind,
         database: database.clone(),
@@ -108,7 +110,7 @@ fn method_of(
     rules: &mut Rules<'_>,
     path: &str,
     method: Option<&str>,
-    kind: HbaType,
+    kind: Option<HbaType>,
 ) -> Option<HbaMethod> {
     let word = method.unwrap_or("scram-sha-256");
     let Some((_, method)) = METHODS.iter().find(|(name, _)| *name == word) else {
@@ -133,13 +135,13 @@ fn method_of(
         return None;
     };
     let mismatch = match (method, kind) {
-        (HbaMethod::Cert, HbaType::Local | HbaType::Host | HbaType::Hostnossl) => {
+        (HbaMethod::Cert, Some(HbaType::Local | HbaType::Host | HbaType::Hostnossl)) => {
             Some("`cert` needs `type: hostssl`")
         }
-        (HbaMethod::Peer, HbaType::Host | HbaType::Hostssl | HbaType::Hostnossl) => {
+        (HbaMethod::Peer, Some(HbaType::Host | HbaType::Hostssl | HbaType::Hostnossl)) => {
             Some("`peer` needs `type: local`")
         }
-        (HbaMethod::Gss, HbaType::Local) => Some("`gss` needs a TCP connection"),
+        (HbaMethod::Gss, Some(HbaType::Local)) => Some("`gss` needs a TCP connection"),
         _ => None,
     };
     if let Some(message) = mismatch {

@@ -1,11 +1,13 @@
 //! Services: making them, keeping them as desired, and waiting for their tasks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{enters, files::ours};
 use crate::{
     action::{Action, SwarmAction},
-    model::{HostName, NodeFact, ObjectId, ServiceFact, ServiceSpec, SwarmFacts},
+    model::{
+        HostName, NodeFact, ObjectId, ServiceFact, ServiceMode, ServiceSpec, SwarmFacts, UpdateRule,
+    },
     plan::{
         Change, HoldReason, Impact, Verb,
         draft::{Draft, Drafts, View},
@@ -141,6 +143,14 @@ fn plan_service(
         }
         return;
     }
+    if let Some(cause) = given_up(&spec, fact) {
+        let reason = format!(
+            "Docker rolled this very change back ({cause}), so it is not tried again by itself: change the file, or `docker service update --force {}` makes another try",
+            spec.name
+        );
+        drafts.hold(object, HoldReason::NeedsPerson(reason));
+        return;
+    }
     if spec.digest.is_none() {
         let reason = format!("the digest of {} could not be learnt from its registry", spec.image);
         drafts.hold(object, HoldReason::Unknown(reason));
@@ -159,6 +169,37 @@ fn plan_service(
             .needs(needs);
     draft.changes = changes;
     drafts.step(draft);
+}
+
+/// How a container like this one broke, where Docker went back from it. It is Docker that remembers:
+/// by its history of tasks until something else is tried.
+fn given_up<'a>(spec: &ServiceSpec, fact: &'a ServiceFact) -> Option<&'a str> {
+    let container = |spec: &ServiceSpec| ServiceSpec {
+        digest: None,
+        labels: BTreeMap::new(),
+        ports: Vec::new(),
+        networks: Vec::new(),
+        dnsrr: false,
+        constraints: Vec::new(),
+        mode: ServiceMode::Global,
+        update: UpdateRule {
+            failure_action: String::new(),
+            order: String::new(),
+            parallelism: 0,
+            delay_ms: 0,
+            monitor_ms: 0,
+        },
+        restart_delay_ms: 0,
+        ..spec.clone()
+    };
+    let wanted = container(spec);
+    let same_image = |tried: &ServiceSpec| spec.digest.is_none() || tried.digest == spec.digest;
+    let rolled_back =
+        matches!(fact.update_state.as_str(), "rollback_completed" | "rollback_paused");
+    let tried = fact.given_up.iter().filter(|_| rolled_back);
+    let mut same =
+        tried.filter(|tried| same_image(&tried.spec) && container(&tried.spec) == wanted);
+    same.next().map(|tried| tried.cause.as_str())
 }
 
 /// Field by field through the serialised form, so that no field can be forgotten.
