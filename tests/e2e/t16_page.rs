@@ -31,7 +31,35 @@ fn headline(browser: &mut Browser, wanted: &str) -> Duration {
     started.elapsed()
 }
 
-/// Nothing is wider than the page, in any width and colour.
+/// Text that cannot be read well, as `ratio text`: WCAG's contrast of each piece of text with all that
+/// lies under it. What cannot be judged, for an image or a see-through element, is told as 0.
+const FAINT: &str = r"(() => {
+  const parts = colour => { const n = colour.match(/[\d.]+/g).map(Number); return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1]; };
+  const over = (top, under) => [0, 1, 2].map(i => top[i] * top[3] + under[i] * (1 - top[3]));
+  const light = rgb => { const c = rgb.map(v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2]; };
+  const faint = []; let judged = 0;
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text; (text = walker.nextNode());) {
+    const words = text.textContent.trim(), element = text.parentElement;
+    if (!words || !element.checkVisibility() || ['SCRIPT', 'STYLE', 'NOSCRIPT'].includes(element.tagName)) continue;
+    const layers = []; let clear = true;
+    for (let at = element; at; at = at.parentElement) {
+      const style = getComputedStyle(at);
+      if (style.opacity !== '1' || style.backgroundImage !== 'none' || style.filter !== 'none') clear = false;
+      layers.push(parts(style.backgroundColor));
+    }
+    const ground = layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
+    const style = getComputedStyle(element), ink = over(parts(style.color), ground);
+    const [a, b] = [light(ink), light(ground)].sort((x, y) => y - x);
+    const ratio = clear ? (a + 0.05) / (b + 0.05) : 0;
+    const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    judged += 1;
+    if (ratio < (large ? 3 : 4.5) || /^[^\p{L}\p{N}]+$/u.test(words) && !/^[-\u2013:.,()]+$/.test(words)) faint.push(ratio.toFixed(2) + ' ' + words);
+  }
+  return judged > 40 ? faint.join('\n') : 'only ' + judged + ' texts';
+})()";
+
+/// Nothing is wider than the page or too faint, in any width and colour.
 fn fits(browser: &mut Browser) {
     for (width, colours) in [(1280, "light"), (1280, "dark"), (768, "light"), (390, "dark")] {
         browser.look(width, colours);
@@ -40,6 +68,7 @@ fn fits(browser: &mut Browser) {
         assert!(wide <= u64::from(width), "{wide} of {width} pixels");
         let ground = browser.value("getComputedStyle(document.body).backgroundColor").to_string();
         assert_eq!(ground.contains("rgb(18"), colours == "dark", "{ground}");
+        assert_eq!(browser.value(FAINT), "", "in {colours}, {width} pixels wide");
     }
 }
 
@@ -80,6 +109,8 @@ fn the_page_follows_the_cluster() {
     let mut browser = Browser::start();
     browser.open(&url);
     headline(&mut browser, "All is well");
+    let foot = browser.value("document.getElementById('foot').textContent").to_string();
+    assert!(foot.contains("holds lease "), "{foot}");
     drawn(&mut browser, &nodes, &primary);
     by_keyboard(&mut browser);
     fits(&mut browser);

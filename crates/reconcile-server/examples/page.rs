@@ -1,5 +1,5 @@
 //! The page with a simulated cluster behind it, for working on the page: `cargo run -p
-//! reconcile-server --example page -- [converged|drift|down|bare|broken]`, then open
+//! reconcile-server --example page -- [converged|drift|down|bare|broken|waits]`, then open
 //! http://127.0.0.1:7433/.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "an example")]
 
@@ -10,7 +10,7 @@ use reconcile_core::{
     plan::plan,
     verify::{Proof, VerifyReport, observed_proofs},
 };
-use reconcile_server::{About, Board, Listen, start};
+use reconcile_server::{About, Board, Lease, Listen, start};
 use reconcile_sim::{World, fixture};
 
 fn main() {
@@ -26,6 +26,13 @@ fn main() {
     let served = start(listen, Arc::clone(&board), tokio::sync::mpsc::channel(1).0).unwrap();
     eprintln!("{scene} on {}", served.url());
     board.source_changed(None);
+    board.lease(&if scene == "waits" {
+        Lease::Waits(
+            "ops@laptop (process 4711) holds the lease of this cluster, since 10:15Z".to_owned(),
+        )
+    } else {
+        Lease::Held { token: 7, left: Duration::from_secs(3600) }
+    });
     let good = World::converged(&desired);
     let mut world = good.clone();
     match scene.as_str() {

@@ -31,9 +31,23 @@ function h(tag, attributes, ...children) {
   return element;
 }
 
+/** Marks are drawn and no text: a font may lack the sign, and its contrast could not be judged. */
+const SHAPE = {
+  good: 'M2.5 8.5 6.5 12.5 13.5 4', warn: 'M8 2.5V9.5M8 12.6V13', bad: 'M3.5 3.5 12.5 12.5M12.5 3.5 3.5 12.5',
+  doubt: 'M4.8 5.4C5 3.6 6.3 2.8 8 2.8S11.2 3.8 11.2 5.5C11.2 7.7 8 7.6 8 10M8 12.6V13',
+  work: 'M8 2.5A5.5 5.5 0 1 1 2.5 8', info: 'M8 7.6V8.4', none: 'M4.5 8H11.5',
+};
+function shape(level) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  for (const [name, value] of [['viewBox', '0 0 16 16'], ['aria-hidden', 'true'], ['class', 'shape']]) svg.setAttribute(name, value);
+  const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+  path.setAttribute('d', SHAPE[level]);
+  svg.append(path);
+  return svg;
+}
+
 function mark(level, turning) {
-  const glyph = h('span', { 'aria-hidden': 'true' }, MARK[level]);
-  return h('span', { class: 'tone' + (turning ? ' turning' : ''), 'data-level': level, role: 'img', 'aria-label': WORD[level] || 'note' }, glyph);
+  return h('span', { class: 'tone' + (turning ? ' turning' : ''), 'data-level': level, role: 'img', 'aria-label': WORD[level] || 'note' }, shape(level));
 }
 
 const now = () => Date.now() + skew;
@@ -84,6 +98,15 @@ function problems() {
   const list = [];
   const add = (level, where, what) => list.push({ level, where, what });
   if (doc.source.state === 'broken') add('bad', 'file', 'cannot be read; the last good one stays in force');
+  const lease = doc.operator.lease, certificate = doc.operator.certificate;
+  if (lease && !lease.held) add('warn', 'operator', 'does nothing, it waits for the lease: ' + lease.waits);
+  const paused = doc.conditions.find(condition => condition.type === 'Paused' && condition.status === 'True');
+  if (paused) add('warn', 'paused', paused.message);
+  if (certificate && certificate.fault) add('warn', 'certificate', certificate.fault + '; the one before stays in use');
+  if (certificate && certificate.notAfter && Date.parse(certificate.notAfter) - now() < 14 * 86400000) add('warn', 'certificate', 'of this page is valid until ' + certificate.notAfter.slice(0, 10));
+  for (const { name, archive } of doc.hosts) {
+    if (archive && archive.lastFailedAt && (archive.lastArchivedAt || '') < archive.lastFailedAt) add('warn', name, 'WAL is not archived: it last failed at ' + clock(archive.lastFailedAt));
+  }
   if (doc.passes.refused) add('bad', 'plan', 'was refused: ' + doc.passes.refused);
   for (const host of doc.hosts) {
     if (host.unreachable) { add('bad', host.name, 'does not answer: ' + host.unreachable); continue; }
@@ -173,6 +196,7 @@ function databaseNode(host) {
     host.role === 'replica' ? host.state : '',
     versions.postgresql ? 'PostgreSQL ' + versions.postgresql : '',
     versions.patroni ? 'Patroni ' + versions.patroni : '',
+    host.archive && host.archive.lastArchivedAt ? since(host.archive.lastArchivedAt, 'WAL archived ') : '',
     host.timeline !== undefined ? 'timeline ' + host.timeline + (host.lagBytes !== undefined && host.role !== 'primary' ? ', lag ' + bytes(host.lagBytes) : '') : '',
   ];
   return node(level, host.role, lines, host.role === 'primary' ? 'chief' : '');
@@ -254,9 +278,10 @@ function drawHeld() {
 
 function drawConditions() {
   $('conditions').replaceChildren(...doc.conditions.map(condition => {
-    const when = condition.type === 'Reconciling' || condition.type === 'Stalled';
+    // False is how these should be.
+    const when = { Reconciling: 'work', Stalled: 'warn', Paused: 'warn' }[condition.type];
     const level = condition.status === 'Unknown' ? 'doubt'
-      : when ? (condition.status === 'False' ? 'good' : condition.type === 'Stalled' ? 'warn' : 'work')
+      : when ? (condition.status === 'False' ? 'good' : when)
       : condition.status === 'True' ? 'good' : 'bad';
     return h('li', null, mark(level), h('span', null, h('b', null, condition.type), ' ' + condition.status), h('small', null, since(condition.lastTransitionTime)), h('span', { class: 'detail' }, condition.message));
   }));
@@ -285,7 +310,7 @@ function draw() {
   const head = headline(found);
   setText('cluster', doc.cluster);
   $('headline').dataset.level = head.level;
-  setText('headline-mark', MARK[head.level]);
+  $('headline-mark').replaceChildren(shape(head.level));
   setText('headline-text', head.text);
   setText('headline-sub', head.sub);
   document.title = MARK[head.level] + ' ' + doc.cluster + ': ' + head.text;
@@ -307,9 +332,10 @@ function drawFoot() {
   const passes = doc.passes;
   const digest = doc.observedGeneration ? ', desired state ' + doc.observedGeneration.slice(0, 12) : '';
   const last = passes.endedAt ? ', the last took ' + passes.seconds.toFixed(2) + ' s' : '';
-  const commit = doc.source.commit;
+  const commit = doc.source.commit, lease = doc.operator.lease;
+  const holds = lease && lease.held ? ['holds lease ' + lease.token + ' ', since(lease.since, 'since '), ', '] : [];
   const from = commit ? ', commit ' + commit.hash.slice(0, 12) + ' “' + commit.subject + '” by ' + commit.author : '';
-  $('foot').replaceChildren('reconcile ' + doc.operator.version + ', pass ' + passes.number + last + digest + from + ', started ', since(doc.operator.startedAt));
+  $('foot').replaceChildren('reconcile ' + doc.operator.version + ', pass ' + passes.number + last + digest + from + ', ', ...holds, 'started ', since(doc.operator.startedAt));
 }
 
 function drawLink() {

@@ -160,7 +160,7 @@ impl Board {
                 Lease::Held { token, .. } => {
                     entry("lease", Level::Info, format!("the lease is ours, number {token}"))
                 }
-                Lease::Waits(why) => entry("lease", Level::Bad, format!("waiting: {why}")),
+                Lease::Waits(why) => entry("lease", Level::Info, format!("waiting: {why}")),
             });
             inner.push_snapshot();
         }
