@@ -22,6 +22,7 @@ mod t17_rolling;
 mod t18_one_operator;
 mod t19_terminal;
 mod t20_killed_anywhere;
+mod t21_two_operators;
 mod t30_strangers;
 mod t31_bad_hosts;
 mod t40_no_docker;

@@ -10,13 +10,14 @@ use crate::{
 };
 
 /// How often and how much; what is set in the environment stays.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("RECONCILE_KILLS", "10"),
     ("RECONCILE_SWITCHOVERS", "20"),
     ("RECONCILE_POWER_CUTS", "3"),
     ("RECONCILE_FAULTS", "1"),
     ("RECONCILE_PASSES", "1000"),
     ("RECONCILE_SEEDS", "20000"),
+    ("RECONCILE_DUEL", "600"),
 ];
 
 /// Runs all tests whose names hold one of the words, or all.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use reconcile_core::model::HostName;
+use reconcile_core::model::{HostName, Observed};
 use reconcile_engine::{
     Journal, Leased, look,
     switchover::{Order, SwitchoverError, order, switch_over},
@@ -32,6 +32,10 @@ pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome
     let _lock = state::lock(&folder)?;
     let journal = Journal::open(&folder, &())
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
+    // Said at once, for whoever paused may have a --watch that holds the lease.
+    let first =
+        look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
+    not_paused(&first.observed)?;
     let stop = super::stop_on_signal();
     let lease = match Lease::win(&prepared, Some(lease::PATIENCE), &stop).await {
         Ok(lease) => lease,
@@ -45,6 +49,13 @@ pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome
     outcome
 }
 
+fn not_paused(observed: &Observed) -> Result<(), Failure> {
+    observed.pause().map_or(Ok(()), |pause| {
+        Err(Failure::new(format!("the cluster is paused {pause}"))
+            .hint("`reconcile resume` ends it"))
+    })
+}
+
 async fn hand_over(
     prepared: &Prepared,
     arguments: &SwitchoverArgs,
@@ -54,10 +65,7 @@ async fn hand_over(
     resume_what_was_left(prepared, journal).await;
     let pass =
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
-    if let Some(pause) = pass.observed.pause() {
-        return Err(Failure::new(format!("the cluster is paused {pause}"))
-            .hint("`reconcile resume` ends it"));
-    }
+    not_paused(&pass.observed)?;
     let to = arguments.to.as_deref().map(HostName::new);
     let order = order(&prepared.desired, &pass.observed, to.as_ref())
         .map_err(|error| Failure::from_error("switch over", &error))?;
