@@ -7,7 +7,7 @@
 //!
 //! Settings: `RECONCILE_BIN`, `RECONCILE_PACKAGE` (of that binary), `RECONCILE_LAB`, `RECONCILE_FIGURES` (a file to keep what was measured
 //! in), and how often or how much: `RECONCILE_KILLS`, `RECONCILE_SEED`, `RECONCILE_SWITCHOVERS`,
-//! `RECONCILE_POWER_CUTS`, `RECONCILE_FAULTS`, `RECONCILE_PASSES`; `cargo xtask soak` sets them high.
+//! `RECONCILE_POWER_CUTS`, `RECONCILE_FAULTS`, `RECONCILE_PASSES`, `RECONCILE_PUSHES`; `cargo xtask soak` sets them high.
 
 #![expect(clippy::print_stdout, reason = "the figures measured are half of what the suite is for")]
 
@@ -33,4 +33,6 @@ mod t50_switchover_under_load;
 mod t51_power_cut;
 mod t52_faults;
 mod t53_calm;
+mod t54_git;
+mod t55_git_hosts;
 mod t60_topology;

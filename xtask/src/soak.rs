@@ -16,6 +16,7 @@ const SETTINGS: [(&str, &str); 7] = [
     ("RECONCILE_POWER_CUTS", "3"),
     ("RECONCILE_FAULTS", "1"),
     ("RECONCILE_PASSES", "1000"),
+    ("RECONCILE_PUSHES", "30"),
     ("RECONCILE_SEEDS", "20000"),
     ("RECONCILE_DUEL", "600"),
 ];

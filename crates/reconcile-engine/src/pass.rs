@@ -49,6 +49,7 @@ async fn look_beside<F: Fleet>(
     let known =
         observed.hosts.values().filter(|facts| matches!(facts, Observation::Known(_))).count();
     let servers = observed.hosts.len();
+    tracing::debug!(took = ?started.elapsed(), known, servers, "observed");
     listener.hear(&Event::Observed { took: started.elapsed(), known, servers, answers: &answers });
     let plan = plan_beside(desired, &observed, set_aside);
     let violations = check(desired, &observed, &plan);

@@ -125,6 +125,8 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             trigger = dirty.recv(), if triggers => {
                 triggers = trigger.is_some();
                 if triggers {
+                    // What changed may be the source itself.
+                    poll.reset_immediately();
                     // A crash loop makes events without end; they must not make passes without pause.
                     due = due.min((Instant::now() + rhythm.debounce).max(ended + MIN_GAP));
                 }
@@ -134,6 +136,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
         }
         let Some(current) = &current else { continue };
         number += 1;
+        tracing::debug!(number, "pass");
         listener.hear(&Event::PassStarted(number));
         let started = Instant::now();
         let outcome = run(&current.fleet, &current.desired, listener, stop, &aside.now()).await;

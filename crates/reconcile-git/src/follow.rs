@@ -31,29 +31,38 @@ impl Waker {
 }
 
 impl Follower {
-    /// Begins to follow. `pause` gives the time between two looks, anew for each.
+    /// Begins to follow. `pause` gives the time between two looks, anew for each; `looked` is told
+    /// of each look that has news, or that was asked for.
     pub fn start(
         mirror: Mirror,
         pause: impl Fn() -> Duration + Send + 'static,
+        looked: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
         let news: Arc<Mutex<Option<News>>> = Arc::default();
         let (wake, woken) = mpsc::sync_channel(1);
         let slot = Arc::clone(&news);
         let thread = std::thread::Builder::new().name("git".to_owned()).spawn(move || {
             let mut told = None;
+            let mut asked = false;
             loop {
                 let look = mirror.newest();
                 let key = match &look {
                     Ok(snapshot) => Ok(snapshot.revision.commit.clone()),
                     Err(error) => Err(error.sort()),
                 };
-                if told.as_ref() != Some(&key) {
+                let news = told.as_ref() != Some(&key);
+                if news {
                     told = Some(key);
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(look);
                 }
-                if woken.recv_timeout(pause()) == Err(mpsc::RecvTimeoutError::Disconnected) {
-                    return;
+                if news || asked {
+                    looked();
                 }
+                asked = match woken.recv_timeout(pause()) {
+                    Ok(()) => true,
+                    Err(mpsc::RecvTimeoutError::Timeout) => false,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                };
             }
         })?;
         Ok(Self { news, wake: Waker(wake), _thread: thread })

@@ -43,6 +43,13 @@ impl Location {
         text.strip_prefix("git+").map(read)
     }
 
+    /// Scheme and host of the URL, with the user if one is said.
+    pub(crate) fn host(&self) -> &str {
+        let from = self.url.find("://").map_or(0, |at| at + 3);
+        let end = self.url[from..].find('/').map_or(self.url.len(), |at| from + at);
+        &self.url[..end]
+    }
+
     /// The file or folder in the repository.
     pub fn path(&self) -> &str {
         &self.path

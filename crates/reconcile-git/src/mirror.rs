@@ -10,6 +10,7 @@ use std::{
 use reconcile_core::model::{Revision, sha256_hex};
 
 use crate::{
+    access::Access,
     location::Location,
     process::{Bounds, HERE, Ran, git, run, size},
 };
@@ -23,13 +24,15 @@ const FILE_MOST: u64 = 1 << 20;
 /// Files of a folder.
 const FILES_MOST: usize = 100;
 
-/// What is accepted from a repository.
+/// How a repository is reached, and what is accepted from it.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// Commits must be signed by one of these keys (ssh-keygen's ALLOWED SIGNERS).
     pub allowed_signers: Option<PathBuf>,
     /// The branch may be moved back or to another history.
     pub allow_rewind: bool,
+    /// How to log in.
+    pub access: Access,
     /// Longest time of a fetch.
     pub fetch_time: Duration,
     /// Most bytes of the mirror.
@@ -41,6 +44,7 @@ impl Default for Policy {
         Self {
             allowed_signers: None,
             allow_rewind: false,
+            access: Access::default(),
             fetch_time: Duration::from_secs(120),
             mirror_bytes: 512 << 20,
         }
@@ -198,7 +202,11 @@ impl Mirror {
 
     fn fetch(&self) -> Result<(), GitError> {
         let attempt = format!("fetch {}", self.location);
-        let mut command = git(&self.folder, self.location.scheme, &self.policy);
+        for (what, file) in self.policy.access.files() {
+            let attempt = format!("read the {what} file {} for Git", file.display());
+            File::open(file).map_err(|source| GitError::Io { attempt, source })?;
+        }
+        let mut command = git(&self.folder, &self.location, &self.policy);
         command.args([
             "fetch",
             "--quiet",
@@ -353,7 +361,7 @@ impl Mirror {
     }
 
     fn run(&self, attempt: &str, arguments: &[&str]) -> Result<Ran, GitError> {
-        let mut command = git(&self.folder, self.location.scheme, &self.policy);
+        let mut command = git(&self.folder, &self.location, &self.policy);
         command.args(arguments);
         run(command, attempt, &HERE)
     }
@@ -407,11 +415,19 @@ fn short(commit: &str) -> &str {
     commit.get(..12).unwrap_or(commit)
 }
 
-/// The line that says most: git's own `fatal:` or `error:`, else the last one.
+/// The line that says most: git's own `fatal:` or `error:`, else the last one. Where git only says
+/// that the other side is gone, what ssh said before it.
 fn last_line(text: &str) -> String {
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let told = lines().find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
-    plain(told.or_else(|| lines().next_back()).unwrap_or_default())
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let own = |line: &&str| line.starts_with("fatal:") || line.starts_with("error:");
+    let Some(at) = lines.iter().position(own) else {
+        return plain(lines.last().unwrap_or(&""));
+    };
+    let before = at.checked_sub(1).and_then(|before| lines.get(before));
+    match before {
+        Some(cause) if lines[at].contains("Could not read from remote repository") => plain(cause),
+        _ => plain(lines[at]),
+    }
 }
 
 /// Text of a stranger: one line, no control characters (a terminal would obey them).

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::mirror::{GitError, Policy};
+use crate::{
+    location::Location,
+    mirror::{GitError, Policy},
+};
 
 /// How long a command that stays on this machine may take.
 const LOCAL: Duration = Duration::from_secs(30);
@@ -31,11 +34,11 @@ pub(crate) struct Bounds<'a> {
 
 pub(crate) const HERE: Bounds<'static> = Bounds { time: LOCAL, size: None };
 
-/// `git` in `repository`, reached by `scheme` only.
-pub(crate) fn git(repository: &Path, scheme: &str, policy: &Policy) -> Command {
+/// `git` in `repository`, for this location only.
+pub(crate) fn git(repository: &Path, location: &Location, policy: &Policy) -> Command {
     let mut command = Command::new("git");
     // Variables of a caller's repository, prompts and traces have no business here. How to log in
-    // is the user's own setting (credential helpers, netrc, ssh's settings).
+    // is the user's own setting (credential helpers, netrc, ssh's settings), unless it is named.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("GIT_") && name != "GIT_SSH_COMMAND" {
@@ -43,10 +46,6 @@ pub(crate) fn git(repository: &Path, scheme: &str, policy: &Policy) -> Command {
         }
     }
     command.env_remove("SSH_ASKPASS");
-    if std::env::var_os("GIT_SSH_COMMAND").is_none() {
-        let ssh = "ssh -oBatchMode=yes -oStrictHostKeyChecking=yes -oConnectTimeout=10 -oServerAliveInterval=10 -oForwardAgent=no -oClearAllForwardings=yes -oPermitLocalCommand=no";
-        command.env("GIT_SSH_COMMAND", ssh);
-    }
     command
         .envs([
             ("LC_ALL", "C"),
@@ -59,7 +58,7 @@ pub(crate) fn git(repository: &Path, scheme: &str, policy: &Policy) -> Command {
         ])
         .arg("--git-dir")
         .arg(repository);
-    let allow = format!("protocol.{scheme}.allow=always");
+    let allow = format!("protocol.{}.allow=always", location.scheme);
     let settings = [
         "core.hooksPath=/dev/null",
         "core.fsmonitor=false",
@@ -92,6 +91,7 @@ pub(crate) fn git(repository: &Path, scheme: &str, policy: &Policy) -> Command {
     let mut setting = std::ffi::OsString::from("gpg.ssh.allowedSignersFile=");
     setting.push(signers);
     command.arg("-c").arg(setting);
+    policy.access.apply(&mut command, location);
     command
 }
 

@@ -9,6 +9,7 @@ mod fault;
 mod gucs;
 mod hints;
 pub mod names;
+mod packaged;
 mod parse;
 pub mod ports;
 pub mod quantity;

@@ -73,6 +73,18 @@ pub(crate) struct GitArgs {
     /// Take the branch also where it was moved back or to another history.
     #[arg(long, global = true)]
     pub(crate) allow_rewind: bool,
+    /// The SSH key to log in with at the Git host, such as a deploy key; default: the user's own.
+    #[arg(long, global = true, env = "RECONCILE_GIT_SSH_KEY", value_name = "FILE")]
+    pub(crate) git_ssh_key: Option<PathBuf>,
+    /// The Git host's SSH key, as in known_hosts; default: the user's own file.
+    #[arg(long, global = true, env = "RECONCILE_GIT_KNOWN_HOSTS", value_name = "FILE")]
+    pub(crate) git_known_hosts: Option<PathBuf>,
+    /// File with the token to log in with over HTTPS; default: the user's credential helpers.
+    #[arg(long, global = true, env = "RECONCILE_GIT_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) git_token_file: Option<PathBuf>,
+    /// Certificate of the authority that the HTTPS host's is of, PEM; default: the system's.
+    #[arg(long, global = true, env = "RECONCILE_GIT_CA", value_name = "FILE")]
+    pub(crate) git_ca: Option<PathBuf>,
     /// Seconds between two looks at the branch; up to a fifth is taken away at random.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) git_interval: u64,
@@ -125,7 +137,7 @@ pub(crate) enum Command {
     Psql(PsqlArgs),
     /// Write a bundle for whoever is to help: specification, plan, status, journal, logs; no secret.
     Report(ReportArgs),
-    /// Check the file and say everything that is wrong with it.
+    /// Check the file, and the secrets where they are given, and say everything that is wrong.
     Validate,
     /// Write every file of every server, and the stack, as they would be.
     Render(RenderArgs),

@@ -31,7 +31,8 @@ use crate::{base::Base, switching::RealSwitching};
 /// Servers, Swarm and database as they are.
 pub(crate) struct RealFleet {
     ssh: Arc<Ssh>,
-    swarm: SwarmClient,
+    targets: Vec<HostTarget>,
+    swarm: Arc<SwarmClient>,
     patroni_urls: BTreeMap<HostName, String>,
     patroni_login: (String, SecretText),
     cluster: String,
@@ -43,12 +44,13 @@ pub(crate) struct RealFleet {
 }
 
 impl RealFleet {
-    /// Nothing is connected before it is needed.
+    /// Nothing is connected before it is needed, and what is connected to the same servers stays so.
     pub(crate) fn new(
         spec: &ClusterSpec,
         desired: &Desired,
         secrets: &Secrets,
         base: &Base,
+        before: Option<&Self>,
     ) -> Self {
         let targets = spec.hosts.iter().map(|host| HostTarget {
             name: HostName::new(host.name.as_str()),
@@ -67,15 +69,25 @@ impl RealFleet {
             known_hosts: host.ssh.known_hosts.as_ref().map(|path| base.resolve(path)),
             sudo: host.ssh.sudo,
         });
-        let ssh = Arc::new(Ssh::new(targets));
+        let targets: Vec<_> = targets.collect();
+        // The engine's client as well: its streams may be processes on the server, which end late.
+        let same = before.filter(|before| before.targets == targets);
+        let (ssh, swarm) = if let Some(same) = same {
+            (Arc::clone(&same.ssh), Arc::clone(&same.swarm))
+        } else {
+            let ssh = Arc::new(Ssh::new(targets.iter().cloned()));
+            let dialer = Arc::clone(&ssh) as Arc<dyn reconcile_dial::Dialer>;
+            (ssh, Arc::new(SwarmClient::new(dialer)))
+        };
         let members = &desired.patroni.members;
         let patroni_urls =
             members.iter().map(|(host, member)| (host.clone(), member.rest_url.clone())).collect();
         let password = secrets.get(PATRONI_RESTAPI).cloned().unwrap_or_else(|| SecretText::new(""));
         Self {
             switching: RealSwitching::new(spec, secrets, Arc::clone(&ssh)),
-            swarm: SwarmClient::new(Arc::clone(&ssh) as Arc<dyn reconcile_dial::Dialer>),
+            swarm,
             ssh,
+            targets,
             patroni_urls,
             cluster: desired.cluster.clone(),
             pooler_port: desired.swarm.pooler_port,
@@ -84,6 +96,13 @@ impl RealFleet {
             patroni_keys: desired.patroni.directory(),
             patroni_login: (REST_USER.to_owned(), password),
         }
+    }
+}
+
+impl RealFleet {
+    /// Whether both go the same way to the servers.
+    pub(crate) fn shares_connections(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ssh, &other.ssh)
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     cli::Cli,
-    commands::{Prepared, Watched, prepare},
+    commands::{Prepared, Watched, prepare_again},
     failure::Failure,
     source::{self, Origin, Texts},
     triggers::{self, Triggers},
@@ -69,7 +69,12 @@ impl<'a> Followed<'a> {
             };
             let every = Duration::from_secs(cli.git.git_interval);
             let pause = move || every.mul_f64(1.0 - rand::rng().random::<f64>() / 5.0);
-            let started = Follower::start(mirror.as_ref().clone(), pause);
+            let dirty = dirty.clone();
+            // Full: a look is due anyhow. Closed: the loop ends.
+            let looked = move || {
+                let _due = dirty.try_send(());
+            };
+            let started = Follower::start(mirror.as_ref().clone(), pause, looked);
             follower =
                 Some(started.map_err(|error| Failure::from_error("follow the branch", &error))?);
         }
@@ -162,7 +167,8 @@ impl<'a> Followed<'a> {
                 let identity = source.base.identity().map(|(path, _)| path);
                 self.secrets = identity.into_iter().chain([source.base.resolve(path)]).collect();
             }
-            prepare(spec, &source.base)
+            let before = self.good.as_ref().map(|(prepared, _)| &prepared.fleet);
+            prepare_again(spec, &source.base, before)
         });
         self.seen_secrets = self.secrets_digest();
         let accepted = loaded.and_then(|prepared| {
@@ -171,7 +177,8 @@ impl<'a> Followed<'a> {
         });
         match accepted {
             Ok(prepared) => {
-                self.triggers = triggers::follow(&prepared, &self.dirty);
+                let before = std::mem::take(&mut self.triggers);
+                self.triggers = triggers::follow(&prepared, &self.dirty, before);
                 self.commit = texts.revision.as_ref().map(|revision| revision.commit.clone());
                 self.good = Some((prepared, texts.revision.clone()));
                 self.in_force().unwrap_or(Refresh::Unchanged)

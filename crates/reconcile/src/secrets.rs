@@ -64,6 +64,21 @@ pub(crate) fn read(spec: &ClusterSpec, base: &Base) -> Result<Secrets, Failure> 
     }))
 }
 
+/// Checks the secrets as far as they are given here; says why they are not checked otherwise.
+pub(crate) fn check(spec: &ClusterSpec, base: &Base) -> Result<Result<usize, String>, Failure> {
+    let ungiven = match &spec.secrets {
+        SecretsSource::File(path) => file::ungiven(base, path)?,
+        SecretsSource::Env(prefix) => read_environment(spec, prefix)
+            .is_empty()
+            .then(|| format!("no environment variable {prefix}… of theirs is set")),
+        SecretsSource::Exec(_) => Some("`exec` is not run for this".to_owned()),
+    };
+    match ungiven {
+        Some(why) => Ok(Err(why)),
+        None => read(spec, base).map(|_| Ok(required_secrets(spec).len())),
+    }
+}
+
 /// Why a value cannot be used: it lands in YAML, SQL and PgBouncer's userlist.txt.
 fn weakness(value: &str) -> Option<&'static str> {
     if value.len() < MIN_LENGTH {

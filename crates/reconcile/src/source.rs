@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use reconcile_core::model::Revision;
-use reconcile_git::{GitError, Location, Mirror, Policy, Snapshot};
+use reconcile_git::{Access, GitError, Location, Mirror, Policy, Snapshot};
 use reconcile_sops::Form;
 use reconcile_spec::{ValidSpec, load, report, valid::SecretsSource};
 
@@ -75,11 +75,18 @@ pub(crate) fn origin(cli: &Cli) -> Result<Origin, Failure> {
         Some(Ok(location)) => location,
     };
     // git runs in another folder than ours.
-    let signers = cli.git.allowed_signers.as_deref().map(std::path::absolute).transpose();
-    let signers =
-        signers.map_err(|error| Failure::from_error("find the allowed signers", &error))?;
+    let absolute = |path: &Option<PathBuf>| {
+        let path = path.as_deref().map(std::path::absolute).transpose();
+        path.map_err(|error| Failure::from_error("find the files for Git", &error))
+    };
     let policy = Policy {
-        allowed_signers: signers,
+        allowed_signers: absolute(&cli.git.allowed_signers)?,
+        access: Access {
+            ssh_key: absolute(&cli.git.git_ssh_key)?,
+            known_hosts: absolute(&cli.git.git_known_hosts)?,
+            token: absolute(&cli.git.git_token_file)?,
+            authority: absolute(&cli.git.git_ca)?,
+        },
         allow_rewind: cli.git.allow_rewind,
         ..Policy::default()
     };

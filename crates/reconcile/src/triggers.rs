@@ -29,25 +29,58 @@ const GOOD: Duration = Duration::from_secs(10);
 
 /// The streams of one desired state. Dropped, they end.
 #[derive(Default)]
-pub(crate) struct Triggers(Vec<JoinHandle<()>>);
+pub(crate) struct Triggers {
+    tasks: Vec<JoinHandle<()>>,
+    /// What they were opened for.
+    of: Option<(Arc<Prepared>, String)>,
+}
 
 impl Drop for Triggers {
     fn drop(&mut self) {
-        for task in &self.0 {
+        for task in &self.tasks {
             task.abort();
         }
     }
 }
 
-/// Follows everything that can tell of a change.
-pub(crate) fn follow(prepared: &Arc<Prepared>, dirty: &mpsc::Sender<()>) -> Triggers {
+/// Follows everything that can tell of a change. Streams that tell of the same go on: to open them
+/// anew keeps the servers busy in the very moment in which a change is to be made.
+pub(crate) fn follow(
+    prepared: &Arc<Prepared>,
+    dirty: &mpsc::Sender<()>,
+    before: Triggers,
+) -> Triggers {
+    let what = what(prepared);
+    if let Some((old, heard)) = &before.of
+        && *heard == what
+        && old.fleet.shares_connections(&prepared.fleet)
+    {
+        return before;
+    }
+    drop(before);
     let desired = &prepared.desired;
     let servers = desired.servers.keys().cloned().map(Origin::Server);
     let engines = desired.swarm.nodes.iter().map(|(host, _)| Origin::Docker(host.clone()));
     let members = desired.etcd.members.keys().cloned().map(Origin::Keys);
     let origins = servers.chain(engines).chain(members);
     let start = |origin| tokio::spawn(keep(origin, Arc::clone(prepared), dirty.clone()));
-    Triggers(origins.map(start).collect())
+    let tasks = origins.map(start).collect();
+    Triggers { tasks, of: Some((Arc::clone(prepared), what)) }
+}
+
+/// All that the streams depend on: what is looked at, not what it should be like.
+fn what(prepared: &Prepared) -> String {
+    let desired = &prepared.desired;
+    let servers = desired.servers.keys().map(|host| {
+        let mut request = probe_request(desired, host);
+        for file in &mut request.files {
+            file.expect.clear();
+        }
+        (host, request)
+    });
+    let servers: Vec<_> = servers.collect();
+    let nodes: Vec<_> = desired.swarm.nodes.iter().map(|(host, _)| host).collect();
+    format!("{servers:?} {nodes:?} {:?} {}", desired.etcd.members, desired.patroni.directory())
 }
 
 /// Where events come from.

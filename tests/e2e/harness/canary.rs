@@ -35,6 +35,11 @@ impl Secrets {
             .map(|(name, value)| (name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
             .collect();
         assert!(values.len() >= 8, "{} holds only {} secrets", path.display(), values.len());
+        Self::of(values)
+    }
+
+    /// Of these values by name.
+    pub(crate) fn of(values: BTreeMap<String, String>) -> Self {
         assert!(values.values().all(|value| value.len() >= 12), "a value is too short to look for");
         let base64 = |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.encode(text);
         let forms = values

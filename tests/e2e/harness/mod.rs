@@ -3,6 +3,8 @@
 mod browser;
 mod canary;
 mod figures;
+mod git;
+mod git_host;
 mod held;
 mod lab;
 mod load;
@@ -15,6 +17,8 @@ mod wait;
 pub(crate) use browser::Browser;
 pub(crate) use canary::{ProcessWatch, Secrets};
 pub(crate) use figures::{figure, setting};
+pub(crate) use git::{Hook, Repository, Signer};
+pub(crate) use git_host::GitHost;
 pub(crate) use held::Held;
 pub(crate) use lab::{Lab, Once, condition, json};
 pub(crate) use load::Load;

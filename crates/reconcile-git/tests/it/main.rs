@@ -377,7 +377,9 @@ fn a_follower_tells_each_change_once_and_at_once_when_it_is_woken() {
     place.write("cluster.yaml", "one");
     place.commit("one", &[]);
     let pause = || Duration::from_secs(3600);
-    let follower = Follower::start(place.plain(), pause).expect("started");
+    let (sender, looks) = std::sync::mpsc::channel();
+    let looked = move || sender.send(()).expect("heard");
+    let follower = Follower::start(place.plain(), pause, looked).expect("started");
     assert_eq!(next(&follower), Ok("one".to_owned()));
     place.write("cluster.yaml", "two");
     place.commit("two", &[]);
@@ -390,7 +392,10 @@ fn a_follower_tells_each_change_once_and_at_once_when_it_is_woken() {
     waker.wake();
     assert!(next(&follower).expect_err("refused").contains("it has no cluster.yaml"));
     waker.wake();
-    std::thread::sleep(Duration::from_secs(1));
+    // Each look so far was told: the first, and each that was asked for, news or not.
+    for _ in 0..4 {
+        looks.recv_timeout(Duration::from_secs(20)).expect("a look was told");
+    }
     assert!(follower.news().is_none(), "said once");
     place.git(&["revert", "--no-edit", "HEAD"]);
     waker.wake();

@@ -6,6 +6,7 @@ use super::{Rules, hba, parameters};
 use crate::fault::Fault;
 use crate::hints;
 use crate::names::{DatabaseName, ExtensionName, RoleName, SchemaName, SecretName};
+use crate::packaged;
 use crate::v1alpha1;
 use crate::valid::{Database, Initdb, Listen, Postgresql, Role, SecretRef};
 
@@ -56,6 +57,7 @@ pub(super) fn postgresql(
         encoding: encoding.clone().unwrap_or_else(|| "UTF8".to_owned()),
         locale: locale.clone().unwrap_or_else(|| "C.UTF-8".to_owned()),
     };
+    check_encoding(rules, "spec.postgresql.initdb", Some(&initdb.encoding), Some(&initdb.locale));
     let role_list = roles(rules, own_roles);
     Postgresql {
         version,
@@ -77,7 +79,7 @@ pub(super) fn postgresql(
         initdb,
         parameters: parameters::parameters(rules, version, own_parameters),
         hba: hba::rules_of(rules, hba_rules),
-        databases: databases(rules, own_databases, own_roles),
+        databases: databases(rules, own_databases, own_roles, version),
         roles: role_list,
     }
 }
@@ -234,6 +236,7 @@ fn databases(
     rules: &mut Rules<'_>,
     own: &[v1alpha1::Database],
     role_list: &[v1alpha1::Role],
+    version: u16,
 ) -> Vec<Database> {
     let known: Vec<&str> = role_list.iter().map(|role| role.name.as_str()).collect();
     let mut first: BTreeMap<&str, usize> = BTreeMap::new();
@@ -275,6 +278,15 @@ fn databases(
         {
             rules.push(unknown_role(owner_path, &owner_name, &known, &["postgres"]));
         }
+        check_encoding(rules, &path, encoding.as_ref(), locale.as_ref());
+        for (index, extension) in extensions.iter().enumerate() {
+            if let Some((message, help)) = packaged::strange_extension(version, extension)
+                && !extension.is_empty()
+            {
+                let path = format!("{path}.extensions[{index}]");
+                rules.push(Fault::warning(path, message).help(help));
+            }
+        }
         let default =
             if encoding.is_some() || locale.is_some() { "template0" } else { "template1" };
         out.push(Database {
@@ -295,6 +307,21 @@ fn databases(
         });
     }
     out
+}
+
+/// An encoding that PostgreSQL has, and that goes with the locale. What is not said is as the
+/// template has it.
+fn check_encoding(
+    rules: &mut Rules<'_>,
+    path: &str,
+    encoding: Option<&String>,
+    locale: Option<&String>,
+) {
+    let Some(encoding) = encoding else { return };
+    let locale = locale.map(String::as_str);
+    if let Some((message, help)) = packaged::wrong_encoding(encoding, locale) {
+        rules.push(Fault::error(format!("{path}.encoding"), message).help(help));
+    }
 }
 
 /// A list of names without repetition.

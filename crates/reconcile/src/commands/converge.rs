@@ -34,6 +34,15 @@ pub(crate) struct Prepared {
 
 /// Reads secrets, makes the desired state and the way to the servers.
 pub(crate) fn prepare(spec: &ValidSpec, base: &Base) -> Result<Prepared, Failure> {
+    prepare_again(spec, base, None)
+}
+
+/// The same after a change: the way to the servers stays where it leads to the same ones.
+pub(crate) fn prepare_again(
+    spec: &ValidSpec,
+    base: &Base,
+    before: Option<&RealFleet>,
+) -> Result<Prepared, Failure> {
     let secrets = secrets::read(spec, base)?;
     let desired = desired(spec, &secrets).map_err(|missing| {
         let mut failure = Failure::new(format!("secrets of cluster {} are missing", spec.name));
@@ -42,7 +51,7 @@ pub(crate) fn prepare(spec: &ValidSpec, base: &Base) -> Result<Prepared, Failure
         }
         failure
     })?;
-    let fleet = RealFleet::new(spec, &desired, &secrets, base);
+    let fleet = RealFleet::new(spec, &desired, &secrets, base, before);
     Ok(Prepared { spec: spec.clone(), secrets, desired, fleet })
 }
 

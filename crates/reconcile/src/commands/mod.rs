@@ -15,7 +15,7 @@ mod status;
 mod switchover;
 mod watch;
 
-pub(crate) use converge::{Prepared, prepare};
+pub(crate) use converge::{Prepared, prepare_again};
 pub(crate) use watch::Watched;
 
 use clap::CommandFactory as _;
@@ -74,7 +74,14 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
 fn validate(cli: &Cli) -> Result<Outcome, Failure> {
     let source = source::read(cli)?;
     for spec in &source.clusters {
-        output::print(&format!("cluster {} is valid: {} hosts\n", spec.name, spec.hosts.len()))?;
+        let valid = format!("cluster {} is valid: {} hosts", spec.name, spec.hosts.len());
+        match crate::secrets::check(spec, &source.base)? {
+            Ok(count) => output::print(&format!("{valid}; all {count} secrets are there\n"))?,
+            Err(why) => {
+                output::print(&format!("{valid}\n"))?;
+                output::note(&format!("the secrets of {} were not checked: {why}", spec.name));
+            }
+        }
     }
     Ok(Outcome::Done)
 }

@@ -130,15 +130,14 @@ async fn waiting<T>(
     }
 }
 
-/// Where the webhook's word goes: to the loop, and before that to whoever follows the branch.
+/// Where the webhook's word goes: to whoever follows the branch, who tells the loop after a look;
+/// where none is followed, to the loop.
 fn pushed(source: &Followed<'_>, dirty: mpsc::Sender<()>) -> mpsc::Sender<()> {
     let Some(waker) = source.waker() else { return dirty };
     let (sender, mut pushes) = mpsc::channel(1);
     tokio::spawn(async move {
         while pushes.recv().await.is_some() {
             waker.wake();
-            // Full: a pass is due anyhow. Closed: the loop ends.
-            let _due = dirty.try_send(());
         }
     });
     sender

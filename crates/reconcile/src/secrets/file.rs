@@ -48,6 +48,26 @@ pub(super) fn read(base: &Base, path: &str) -> Result<Found, Failure> {
     parse(text, &name).map(Found::plain)
 }
 
+/// Why the file cannot be looked at here, though nothing is wrong with it as far as is known.
+pub(super) fn ungiven(base: &Base, path: &str) -> Result<Option<String>, Failure> {
+    let (name, form) = if let Some((name, bytes)) = base.read_committed(path)? {
+        (name, Form::of(&bytes))
+    } else {
+        let path = base.resolve(path);
+        let name = path.display().to_string();
+        match std::fs::read(&path).map(Zeroizing::new) {
+            Ok(bytes) => (name, Form::of(&bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Some(format!("there is no {name}")));
+            }
+            // Reading it for good says what is wrong.
+            Err(_) => return Ok(None),
+        }
+    };
+    let closed = form != Form::Plain && base.identity().is_none();
+    Ok(closed.then(|| format!("{name} is encrypted, and no age identity is given")))
+}
+
 /// Secrets that were pushed in clear are known to all who may read the repository.
 pub(crate) fn in_clear(name: &str) -> Failure {
     Failure::new(format!("{name} holds secrets in clear"))

@@ -232,7 +232,7 @@ fn a_folder_is_read_in_order_and_secrets_in_it_are_not_quoted() {
         |file: &str, text: &str| fs::write(folder.path().join(file), text).expect("written");
     write("b.yaml", &text.replacen(name, "second", 1));
     write("a.yaml", &text.replacen(name, "first", 1));
-    write("secrets.yaml", "replication: canary-4711\n");
+    write("old-secrets.yaml", "replication: canary-4711\n");
     let validate = || reconcile(folder.path(), &["validate", "-f", "."]);
     let said = stdout(&validate());
     let lines: Vec<_> = said.lines().collect();

@@ -126,6 +126,41 @@ fn what_an_encrypted_file_lacks_is_named_and_not_written_into_it() {
     assert!(said(&output).contains("its MAC does not hold"), "{}", said(&output));
 }
 
+#[test]
+fn validate_looks_at_the_secrets_that_are_given() {
+    let folder = folder();
+    let path = folder.path();
+    key(path, "key-for-tests.txt");
+    let validate = |more: &[&str]| {
+        let output = reconcile(path, &[&["validate", "-f", "cluster.yaml"], more].concat());
+        (output.status.code(), said(&output))
+    };
+    let (code, text) = validate(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("were not checked: there is no ./secrets.yaml"), "{text}");
+    fs::write(path.join("secrets.yaml"), fixture("lacks-one.sops.yaml")).expect("written");
+    let (code, text) = validate(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("not checked: ./secrets.yaml is encrypted, and no age identity"),
+        "{text}"
+    );
+    let (code, text) = validate(&["--identity", "key-for-tests.txt"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("`pgbouncer-auth` is missing"), "{text}");
+    fs::write(path.join("secrets.yaml"), fixture("cluster.sops.yaml")).expect("written");
+    let (code, text) = validate(&["--identity", "key-for-tests.txt"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("cluster main is valid: 3 hosts; all 7 secrets are there"), "{text}");
+    // A program is not run for it.
+    let spec = fs::read_to_string(path.join("cluster.yaml")).expect("read");
+    let exec = spec.replace("  ssh:\n", "  secrets: { exec: [touch, ran] }\n  ssh:\n");
+    fs::write(path.join("cluster.yaml"), exec).expect("written");
+    let (code, text) = validate(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("`exec` is not run") && !path.join("ran").exists(), "{text}");
+}
+
 /// A repository with the example in a folder, and a key outside of it.
 struct Repository {
     folder: tempfile::TempDir,
