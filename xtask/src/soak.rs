@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How often and how much; what is set in the environment stays.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 8] = [
     ("RECONCILE_KILLS", "10"),
     ("RECONCILE_SWITCHOVERS", "20"),
     ("RECONCILE_POWER_CUTS", "3"),
