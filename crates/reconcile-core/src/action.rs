@@ -158,6 +158,12 @@ pub enum HostAction {
         /// What to wait for.
         until: PatroniGoal,
     },
+    /// Stops and disables Patroni, and so PostgreSQL, on a server that leaves. Refused while it is the
+    /// primary by its own word. The data stay.
+    StopPatroni {
+        /// REST URL.
+        endpoint: String,
+    },
     /// Runs SQL as the operating-system user `postgres` through the Unix socket, on standard
     /// input, stopping at the first error; not in one transaction.
     Sql {
@@ -184,6 +190,12 @@ pub enum EtcdChange {
     },
     /// Gives a learner a vote; refused by etcd until it has caught up, which is waited for.
     Promote {
+        /// Member id, decimal.
+        id: String,
+    },
+    /// Removes this server's member, since the server leaves the cluster. Refused while Patroni runs
+    /// here. Its data stay.
+    Leave {
         /// Member id, decimal.
         id: String,
     },
@@ -320,8 +332,15 @@ pub enum SwarmAction {
         /// Manager or worker.
         manager: bool,
     },
-    /// Removes a node that is down: takes its role as a manager, then its entry. One that is not
-    /// `down` in that moment is left alone; one that is gone is success.
+    /// Takes all tasks off a node that leaves, and waits until none runs there.
+    Drain {
+        /// Node id.
+        node_id: String,
+    },
+    /// `POST /swarm/leave` on this server, never by force: a manager is refused.
+    Leave,
+    /// Removes a node that is down: takes its role as a manager, then its entry. One that
+    /// does not become `down` in time is left alone; one that is gone is success.
     RemoveNode {
         /// Node id.
         node_id: String,

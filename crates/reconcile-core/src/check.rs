@@ -83,7 +83,9 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
             Action::Host(host, action) => {
                 check_host(desired, observed, plan, step, host, action, &mut broken);
             }
-            Action::Swarm(_, action) => check_swarm(desired, observed, action, &mut broken),
+            Action::Swarm(host, action) => {
+                check_swarm(desired, observed, host, action, &mut broken);
+            }
             Action::Patroni(host, action) => {
                 if !our_patroni(desired, observed, host) {
                     broken("a Patroni that is not ours is not configured");
@@ -133,9 +135,9 @@ fn check_host(
                 if *verb == UnitVerb::Restart && unit.starts_with("etcd") {
                     check_quorum(desired, observed, host, broken);
                     let asked = quorum.as_ref().is_some_and(|quorum| {
-                        quorum.peers.len() + 1 == desired.etcd.members.len()
-                            && (quorum.peers.is_empty()
-                                || quorum.needed * 2 > desired.etcd.members.len())
+                        let count = membership::counted(desired, observed).len();
+                        quorum.peers.len() + 1 == count
+                            && (quorum.peers.is_empty() || quorum.needed * 2 > count)
                     });
                     if !asked && counts(observed, host) {
                         broken("quorum is asked for again in the moment of a restart");
@@ -184,6 +186,9 @@ fn check_host(
             if *until == PatroniGoal::Primary {
                 check_new_database(desired, observed, plan, (host, data_dir), broken);
             }
+        }
+        HostAction::StopPatroni { .. } => {
+            membership::check_stop(desired, observed, step, host, broken);
         }
         HostAction::Sql { .. } => {
             let made_here = plan.steps.iter().any(|other| {
@@ -262,6 +267,16 @@ fn check_unit(
     if unit.starts_with("patroni") {
         broken("Patroni is never stopped or restarted by systemd");
     }
+    // What is left of a member that has left takes nothing away.
+    let left = desired.leaves(host) && !membership::counted(desired, observed).contains(&host);
+    if left && unit.starts_with("etcd") && verb == UnitVerb::Stop {
+        let ours =
+            |facts: &HostFacts| facts.manifest.claims(ClaimKind::DataDir, &desired.etcd.data_dir);
+        if !observed.host(host).is_some_and(ours) {
+            broken("an etcd that is not ours is not stopped");
+        }
+        return;
+    }
     if !step.impact.disruptive() {
         broken("a restart says that it is one");
     }
@@ -308,8 +323,8 @@ fn check_quorum(
     if !observed.host(host).is_some_and(claimed) {
         broken("an etcd that is not ours is not restarted");
     }
-    let members = &desired.etcd.members;
-    let left = members.keys().filter(|member| *member != host && healthy(member)).count();
+    let members = membership::counted(desired, observed);
+    let left = members.iter().filter(|member| **member != host && healthy(member)).count();
     if members.len() > 1 && counts(observed, host) && left * 2 <= members.len() {
         broken("a restart leaves etcd its quorum");
     }
@@ -361,6 +376,7 @@ fn check_founding(
 fn check_swarm(
     desired: &Desired,
     observed: &Observed,
+    host: &HostName,
     action: &SwarmAction,
     broken: &mut impl FnMut(&'static str),
 ) {
@@ -403,6 +419,14 @@ fn check_swarm(
         SwarmAction::Label { .. } => {
             if facts.is_none_or(|facts| facts.labels.contains_key(label)) {
                 broken("a Swarm with an owner is not labelled anew");
+            }
+        }
+        SwarmAction::Drain { node_id } => {
+            membership::check_leaving_node(desired, observed, node_id, broken);
+        }
+        SwarmAction::Leave => {
+            if !desired.leaves(host) {
+                broken("only a server that is to leave leaves the Swarm");
             }
         }
         SwarmAction::Join { .. }

@@ -57,6 +57,7 @@ fn pooler(desired: &Desired, observed: &Observed, node: &HostName) -> Result<Poo
     };
     let docker = match &facts.docker {
         Observation::Known(Some(docker)) => docker,
+        Observation::Known(None) if desired.leaves(node) => return Ok(Pooler::NotWanted),
         Observation::Known(None) => return Ok(Pooler::Stopped),
         Observation::Unknown { .. } => {
             return Err(format!("Docker on {node} is not known, and so is its pooler"));
@@ -74,6 +75,8 @@ fn pooler(desired: &Desired, observed: &Observed, node: &HostName) -> Result<Poo
         Some(seen) if seen.state != "ready" => {
             Err(format!("the Swarm does not hear {node}, and so its pooler is not known"))
         }
+        // It has left the Swarm.
+        None if desired.leaves(node) => Ok(Pooler::NotWanted),
         Some(_) | None => Ok(Pooler::Stopped),
     }
 }

@@ -1,6 +1,8 @@
 //! Status: conditions in the manner of Kubernetes and a row for each server, wholly rebuilt from
 //! one pass's observations, plan and proof.
 
+mod topology;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -196,6 +198,8 @@ pub fn status(
             .then_some(host.swarm == "leader" || host.swarm == "manager" || host.swarm == "worker")
     }));
     conditions.push(utilities(&services));
+    conditions.push(topology::leaving(desired, observed));
+    conditions.push(topology::orphans(desired, observed));
     Status {
         cluster: desired.cluster.clone(),
         observed_generation: desired.digest(),
@@ -327,14 +331,19 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
     };
     row.versions = versions(facts);
     row.archiver = facts.sql.present().and_then(|sql| sql.archiver.clone());
-    if desired.etcd.members.contains_key(host) {
+    // What has stopped for good on a server that leaves is not missed.
+    let gone = |absent: bool| desired.leaves(host) && absent;
+    if desired.etcd.members.contains_key(host) && !gone(facts.etcd.is_absent()) {
         etcd_word(facts).clone_into(&mut row.etcd);
     }
-    if desired.patroni.members.contains_key(host) {
+    if desired.patroni.members.contains_key(host) && !gone(facts.patroni.is_absent()) {
         fill_database(&mut row, facts);
     }
     if desired.swarm.nodes.iter().any(|(node, _)| node == host) {
         fill_swarm(&mut row, facts, desired, observed);
+        if gone(row.swarm == "outside" || row.swarm == "no engine") {
+            "-".clone_into(&mut row.swarm);
+        }
     }
     row
 }
@@ -458,7 +467,12 @@ fn services(desired: &Desired, observed: &Observed) -> Vec<ServiceStatus> {
                         .filter(|task| hosts.contains_key(task.node_id.as_str()))
                         .count()
                 }),
-                wanted: desired.swarm.nodes.len(),
+                wanted: desired
+                    .swarm
+                    .nodes
+                    .iter()
+                    .filter(|(host, _)| !desired.leaves(host))
+                    .count(),
                 tasks: tasks()
                     .filter_map(|task| {
                         let host = hosts.get(task.node_id.as_str())?;

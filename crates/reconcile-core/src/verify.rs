@@ -96,7 +96,8 @@ pub fn observed_proofs(desired: &Desired, observed: &Observed) -> Vec<Proof> {
         proofs.push(proof("one leader".to_owned(), None, holds, detail));
     }
     if let [(leader, fact)] = primaries.as_slice() {
-        for replica in desired.patroni.members.keys().filter(|member| member != leader) {
+        let stays = |member: &&HostName| member != leader && !desired.leaves(member);
+        for replica in desired.patroni.members.keys().filter(stays) {
             let standby = fact
                 .replication
                 .iter()
@@ -110,7 +111,7 @@ pub fn observed_proofs(desired: &Desired, observed: &Observed) -> Vec<Proof> {
             ));
         }
     }
-    for host in desired.etcd.members.keys() {
+    for host in desired.etcd.members.keys().filter(|host| !desired.leaves(host)) {
         let healthy = observed
             .host(host)
             .and_then(|facts| facts.etcd.present())

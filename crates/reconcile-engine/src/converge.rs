@@ -17,8 +17,9 @@ use crate::{
     refusal::PassError,
 };
 
-/// A plan is done in one to three passes; a loop that needs more does not converge.
-const MAX_PASSES: u32 = 25;
+/// A plan is done in one to three passes, and a server has left in ten; a loop that needs more than
+/// several of those does not converge.
+const MAX_PASSES: u32 = 60;
 /// Passes with errors in a row before giving up; `--watch` never gives up.
 const MAX_FAILING: u32 = 2;
 /// Passes with the very same steps in a row, each of which took effect, before giving up: 20 s.

@@ -160,10 +160,12 @@ pub fn order(
     if fact.paused {
         return unfit("Patroni is paused; somebody works on it".to_owned());
     }
-    let healthy = desired.etcd.members.keys().filter(|host| {
-        observed.host(host).and_then(|facts| facts.etcd.present()).is_some_and(|etcd| etcd.healthy)
-    });
-    if healthy.count() * 2 <= desired.etcd.members.len() {
+    let etcd = |host: &HostName| observed.host(host).and_then(|facts| facts.etcd.present());
+    // One that leaves and does not run may have left.
+    let counts = |host: &&HostName| !desired.leaves(host) || etcd(host).is_some();
+    let counted: Vec<&HostName> = desired.etcd.members.keys().filter(counts).collect();
+    let healthy = counted.iter().filter(|host| etcd(host).is_some_and(|etcd| etcd.healthy));
+    if healthy.count() * 2 <= counted.len() {
         return unfit("etcd has no quorum of members that are known to be healthy".to_owned());
     }
     let fit = |fact: &PatroniFact| {
@@ -172,6 +174,7 @@ pub fn order(
             && fact.lag_bytes.is_none_or(|lag| lag <= MAX_LAG_BYTES)
     };
     let candidate = match to {
+        Some(to) if desired.leaves(to) => return unfit(format!("{to} is to leave the cluster")),
         Some(to) if to == leader => return unfit(format!("{to} is the primary already")),
         Some(to) => match patroni(to) {
             Some(fact) if fit(fact) => to,
@@ -179,7 +182,7 @@ pub fn order(
             None => return unfit(format!("{to} is unknown or no member")),
         },
         None => match members()
-            .filter(|(host, fact)| *host != leader && fit(fact))
+            .filter(|(host, fact)| *host != leader && !desired.leaves(host) && fit(fact))
             .min_by_key(|(_, fact)| fact.lag_bytes.unwrap_or(0))
         {
             Some((host, _)) => host,

@@ -157,6 +157,7 @@ impl World {
             HostAction::StartPatroni { endpoint: _, data_dir, claims, until } => {
                 self.start_patroni(host, data_dir, claims, *until)
             }
+            HostAction::StopPatroni { .. } => self.stop_patroni(host),
             HostAction::Sql { database, sql, .. } => self.sql(host, database, sql),
         }
     }
@@ -457,6 +458,31 @@ impl World {
         }
         let state = fact.map_or("silent", |fact| fact.state.as_str());
         Err(refused(host, attempt, format!("it is {state} at the deadline"), Retry::Later))
+    }
+
+    fn stop_patroni(&mut self, host: &HostName) -> Effect {
+        let attempt = format!("stop Patroni on {host}");
+        if self.primary_on(host).is_some() {
+            return Err(refused(host, attempt, "it is the primary by now", Retry::Soon));
+        }
+        if !self.leaving.contains(host) {
+            self.violate(format!("Patroni was stopped on {host}, which does not leave"));
+        }
+        let running = self.server_of(host)?.runs(database::UNIT);
+        if let Some((.., scope)) = self.patroni_of(host).filter(|_| running) {
+            self.before_disturbing(host, &scope);
+        }
+        let Some(unit) = self.server_of(host)?.units.get_mut(database::UNIT) else {
+            return Ok(());
+        };
+        // Stopped first, and kept from starting at boot then.
+        unit.running = false;
+        self.cut_here(host)?;
+        if let Some(unit) = self.server_of(host)?.units.get_mut(database::UNIT) {
+            unit.enabled = false;
+        }
+        self.wrote(format!("{host}/{}", database::UNIT));
+        Ok(())
     }
 
     fn sql(&mut self, host: &HostName, inside: &str, script: &Content) -> Effect {

@@ -107,10 +107,12 @@ impl World {
     /// The store whose data a server's etcd runs on.
     pub(crate) fn etcd_of(&self, host: &HostName) -> Option<u64> {
         let server = self.servers.get(host).filter(|server| server.runs(UNIT))?;
-        server.data_dirs.values().find_map(|data| match data {
+        let number = server.data_dirs.values().find_map(|data| match data {
             DataDir::Etcd(number) => Some(*number),
             DataDir::Foreign | DataDir::Stillborn | DataDir::Postgres(_) => None,
-        })
+        })?;
+        // One that was removed ends by itself, over and over.
+        self.etcd.get(&number)?.held_by(host).map(|_| number)
     }
 
     /// Members that wait for data get it where they may; clusters form.
@@ -321,6 +323,16 @@ impl World {
                     return later("can only promote a learner member which is in sync with leader");
                 }
                 member.learner = false;
+            }
+            EtcdChange::Leave { id } => {
+                let Some(url) = find(store, id) else { return Ok(()) };
+                store.members.remove(&url);
+                if !self.leaving.contains(host) {
+                    self.violate(format!("the etcd member on {host} was removed, and it stays"));
+                }
+                if self.servers.get(host).is_some_and(|server| server.runs(crate::database::UNIT)) {
+                    self.violate(format!("etcd left {host} while Patroni runs there"));
+                }
             }
             EtcdChange::Forget { id } => {
                 let Some(url) = find(store, id) else { return Ok(()) };

@@ -47,9 +47,26 @@ spec:
 ///
 /// # Panics
 /// If the YAML is not valid.
-#[expect(clippy::panic, reason = "only tests call it")]
 pub fn spec(members: usize, workers: usize, change: impl FnOnce(&mut ClusterSpec)) -> ClusterSpec {
-    let loaded = match reconcile_spec::load("test.yaml", &yaml(members, workers)) {
+    load(&yaml(members, workers), change)
+}
+
+/// The specification of [`yaml`] from which these servers are to leave.
+///
+/// # Panics
+/// If the YAML is not valid.
+pub fn spec_without(members: usize, workers: usize, leaving: &[&str]) -> ClusterSpec {
+    let leaves = |line: &str| leaving.iter().any(|name| line.contains(&format!("name: {name},")));
+    let text = yaml(members, workers);
+    let lines = text.lines().map(|line| {
+        if leaves(line) { line.replace(" }", ", leaving: true }\n") } else { format!("{line}\n") }
+    });
+    load(&lines.collect::<String>(), |_| {})
+}
+
+#[expect(clippy::panic, reason = "only tests call it")]
+fn load(text: &str, change: impl FnOnce(&mut ClusterSpec)) -> ClusterSpec {
+    let loaded = match reconcile_spec::load("test.yaml", text) {
         Ok(loaded) => loaded,
         Err(faults) => panic!("the test's specification is wrong:\n{faults}"),
     };

@@ -143,7 +143,7 @@ impl World {
     }
 
     /// Complains where disturbing a member leaves another that does not serve, or is not for us to do.
-    fn before_disturbing(&mut self, host: &HostName, scope: &Scope) {
+    pub(crate) fn before_disturbing(&mut self, host: &HostName, scope: &Scope) {
         if scope.paused {
             self.violate(format!("PostgreSQL on {host} was disturbed while Patroni is paused"));
         }
@@ -154,7 +154,8 @@ impl World {
                 let populated = server.data_dirs.values().any(|data| {
                     matches!(data, crate::DataDir::Postgres(id) if Some(id) == scope.initialize.as_ref())
                 });
-                *other != host && populated && !self.serves(other, scope)
+                let left = self.leaving.contains(*other) && !server.runs(crate::database::UNIT);
+                *other != host && populated && !left && !self.serves(other, scope)
             })
             .map(|(other, _)| other.clone())
             .collect();

@@ -26,9 +26,25 @@ impl World {
                 if let Some(node) = swarm.nodes.get_mut(node_id) {
                     node.manager = *manager;
                 }
+                if !swarm.nodes.values().any(|node| node.manager) {
+                    self.violate("the last manager was demoted");
+                }
                 self.wrote(format!("swarm/node/{node_id}"));
                 Ok(())
             }
+            SwarmAction::Drain { node_id } => {
+                let leaving = self.leaving.clone();
+                let swarm = self.swarm_via(host)?;
+                let Some(node) = swarm.nodes.get_mut(node_id) else { return Ok(()) };
+                let drained = node.host.clone();
+                "drain".clone_into(&mut node.availability);
+                if !leaving.contains(&drained) {
+                    self.violate(format!("{drained} was drained, and it stays"));
+                }
+                self.wrote(format!("swarm/node/{node_id}"));
+                Ok(())
+            }
+            SwarmAction::Leave => self.leave(host),
             SwarmAction::RemoveNode { node_id } => self.remove_node(host, node_id),
             SwarmAction::CreateNetwork(spec) => self.create_network(host, spec),
             SwarmAction::CreateConfig(file) => self.create_file(host, file, false),
@@ -149,6 +165,24 @@ impl World {
         }
         self.touched(via, format!("swarm/node/{host}"));
         self.server_of(host)?.docker = Some(crate::Engine { swarm: Some((id, node)) });
+        Ok(())
+    }
+
+    fn leave(&mut self, host: &HostName) -> Effect {
+        let Some((id, node)) = self.swarm_of(host) else { return Ok(()) };
+        let entry = self.swarms.get(&id).and_then(|swarm| swarm.nodes.get(&node)).cloned();
+        if entry.as_ref().is_some_and(|node| node.manager) {
+            let cause = "You are attempting to leave the swarm on a node that is a manager";
+            return Err(refused(host, "leave the Swarm", cause, Retry::Soon));
+        }
+        if entry.is_some_and(|node| node.availability != "drain") {
+            self.violate(format!("{host} left the Swarm with its tasks running"));
+        }
+        self.cut_here(host)?;
+        if let Some(engine) = &mut self.server_of(host)?.docker {
+            engine.swarm = None;
+        }
+        self.wrote(format!("swarm/node/{host}/left"));
         Ok(())
     }
 

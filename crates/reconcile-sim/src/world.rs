@@ -37,6 +37,8 @@ pub struct World {
     pub transactions: Vec<String>,
     /// Poolers in which a client keeps a connection for its session.
     pub sessions: BTreeMap<HostName, String>,
+    /// Servers that are to leave.
+    pub leaving: BTreeSet<HostName>,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// How often each object was changed.
@@ -71,6 +73,7 @@ impl World {
                 .or_insert_with(|| Server::bare(server.address.clone()));
         }
         self.stock(desired);
+        self.leaving.clone_from(&desired.leaving);
     }
 
     fn stock(&mut self, desired: &Desired) {

@@ -73,7 +73,8 @@ fn secrets_of(secrets: &valid::SecretsSource) -> out::Secrets {
 }
 
 fn host(host: &valid::Host) -> out::Host {
-    let valid::Host { name, address, ssh, labels, components, swarm, advertise_address } = host;
+    let valid::Host { name, address, ssh, labels, components, swarm, advertise_address, leaving } =
+        host;
     let valid::Ssh { user, port, identity_file, agent, jump, host_key, known_hosts, sudo } = ssh;
     out::Host {
         name: name.to_string(),
@@ -110,6 +111,7 @@ fn host(host: &valid::Host) -> out::Host {
             }),
             advertise_address: Some(advertise_address.to_string()),
         }),
+        leaving: Some(*leaving),
     }
 }
 

@@ -197,6 +197,10 @@ structure! {
         pub components: Option<Vec<Component>>,
         /// Its part in the Swarm.
         pub swarm: Option<HostSwarm>,
+        /// It is to leave the cluster: its services are stopped in a safe order, and the others
+        /// forget it. Its data stay where they are. When that is done, take it out of the file.
+        /// Default: false.
+        pub leaving: Option<bool>,
     }
 }
 

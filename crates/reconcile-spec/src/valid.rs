@@ -88,19 +88,29 @@ pub struct ClusterSpec {
 }
 
 impl ClusterSpec {
-    /// Hosts that run `component`, in the order of the file.
+    /// Hosts that are not to leave, in the order of the file.
+    pub fn staying(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter(|host| !host.leaving)
+    }
+
+    /// Hosts that are to leave, in the order of the file.
+    pub fn leaving(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter(|host| host.leaving)
+    }
+
+    /// Hosts that stay and run `component`, in the order of the file.
     pub fn hosts_with(&self, component: Component) -> impl Iterator<Item = &Host> {
-        self.hosts.iter().filter(move |host| host.components.contains(&component))
+        self.staying().filter(move |host| host.components.contains(&component))
     }
 
-    /// Hosts that take part in the Swarm, in the order of the file.
+    /// Hosts that stay and take part in the Swarm, in the order of the file.
     pub fn swarm_hosts(&self) -> impl Iterator<Item = &Host> {
-        self.hosts.iter().filter(|host| host.swarm != SwarmRole::None)
+        self.staying().filter(|host| host.swarm != SwarmRole::None)
     }
 
-    /// Hosts that manage the Swarm, in the order of the file.
+    /// Hosts that stay and manage the Swarm, in the order of the file.
     pub fn swarm_managers(&self) -> impl Iterator<Item = &Host> {
-        self.hosts.iter().filter(|host| host.swarm == SwarmRole::Manager)
+        self.staying().filter(|host| host.swarm == SwarmRole::Manager)
     }
 
     /// The host of that name.
@@ -140,6 +150,8 @@ pub struct Host {
     pub swarm: SwarmRole,
     /// The address that it advertises to the Swarm's other nodes.
     pub advertise_address: IpAddr,
+    /// It is to leave the cluster.
+    pub leaving: bool,
 }
 
 /// A part of the core, run by systemd.

@@ -81,7 +81,15 @@ pub(super) fn check(
         let ours = our_patroni(desired, observed, member);
         observed.host(member).and_then(|facts| facts.patroni.present()).filter(|_| ours)
     };
-    let others = || desired.patroni.members.keys().filter(|member| *member != host);
+    // Whoever leaves counts no more, unless it leads.
+    let leads_now =
+        |member: &HostName| fact(member).is_some_and(|fact| fact.role == PatroniRole::Primary);
+    let later = |member: &HostName| super::membership::comes_later(desired, observed, member);
+    let counts = |member: &HostName| {
+        if desired.leaves(member) { leads_now(member) } else { !later(member) }
+    };
+    let others =
+        || desired.patroni.members.keys().filter(|member| *member != host && counts(member));
     if !others().all(|member| fact(member).is_some_and(well)) {
         broken("a member is disturbed only while all others serve");
     }
@@ -92,9 +100,8 @@ pub(super) fn check(
         let etcd = observed.host(member).and_then(|facts| facts.etcd.present());
         etcd.is_some_and(|etcd| etcd.healthy)
     };
-    if desired.etcd.members.keys().filter(|member| etcd(member)).count() * 2
-        <= desired.etcd.members.len()
-    {
+    let members = super::membership::counted(desired, observed);
+    if members.iter().filter(|member| etcd(member)).count() * 2 <= members.len() {
         broken("no member is disturbed without a quorum of etcd");
     }
     let Some(own) = fact(host) else { return };
@@ -120,6 +127,7 @@ pub(super) fn check(
         PatroniAction::HandOver { candidate, nodes } => {
             check_primary(desired, observed, own, nodes, others().any(leads), broken);
             let fit = others().any(|member| member == candidate)
+                && !desired.leaves(candidate)
                 && fact(candidate).is_some_and(|to| {
                     let behind = own
                         .wal_position

@@ -52,8 +52,10 @@ pub struct EtcdMember {
 
 /// The desired etcd cluster.
 pub(super) fn cluster(spec: &ClusterSpec) -> DesiredEtcd {
+    let leaving = spec.leaving().filter(|host| host.components.contains(&Component::Etcd));
     let members = spec
         .hosts_with(Component::Etcd)
+        .chain(leaving)
         .map(|host| {
             let member = EtcdMember {
                 client_url: url(host, spec.etcd.client_port),

@@ -36,8 +36,11 @@ pub type Secrets = BTreeMap<String, SecretText>;
 pub struct Desired {
     /// Name of the cluster.
     pub cluster: String,
-    /// The servers.
+    /// The servers, those that leave among them.
     pub servers: BTreeMap<HostName, DesiredServer>,
+    /// Servers that are to leave. They are still named among the members, so that what runs there is
+    /// seen and counts; no other server's files name them.
+    pub leaving: BTreeSet<HostName>,
     /// The etcd cluster.
     pub etcd: DesiredEtcd,
     /// Patroni's cluster.
@@ -61,6 +64,11 @@ pub struct MissingSecret {
 }
 
 impl Desired {
+    /// Whether a server is to leave.
+    pub fn leaves(&self, host: &HostName) -> bool {
+        self.leaving.contains(host)
+    }
+
     /// Digest of all that is desired, secrets included by their digests.
     pub fn digest(&self) -> String {
         // Plain data with string keys always serialises.
@@ -87,6 +95,7 @@ pub fn desired(spec: &ClusterSpec, secrets: &Secrets) -> Result<Desired, Vec<Mis
     Ok(Desired {
         cluster: spec.name.to_string(),
         servers,
+        leaving: spec.leaving().map(|host| HostName::new(host.name.as_str())).collect(),
         etcd: etcd::cluster(spec),
         patroni: patroni::cluster(spec),
         sql: postgresql::sql(spec, &values),

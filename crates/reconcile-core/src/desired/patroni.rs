@@ -78,8 +78,10 @@ impl DesiredPatroni {
 
 /// The desired cluster.
 pub(super) fn cluster(spec: &ClusterSpec) -> DesiredPatroni {
+    let leaving = spec.leaving().filter(|host| host.components.contains(&Component::Patroni));
     let members: BTreeMap<_, _> = spec
         .hosts_with(Component::Patroni)
+        .chain(leaving)
         .map(|host| {
             let member = PatroniMember {
                 rest_url: format!(
@@ -158,7 +160,7 @@ fn hba(spec: &ClusterSpec) -> Vec<String> {
     lines.extend(spec.postgresql.hba.iter().map(hba_line));
     lines.push("host all all 127.0.0.1/32 scram-sha-256".to_owned());
     lines.push("host all all ::1/128 scram-sha-256".to_owned());
-    for host in &spec.hosts {
+    for host in spec.staying() {
         lines.push(format!("host all all {} scram-sha-256", mask(host)));
     }
     lines

@@ -97,6 +97,19 @@ pub(super) fn server(spec: &ClusterSpec, host: &Host, values: &SecretValues<'_>)
     let mut packages = Vec::new();
     let mut files = BTreeMap::new();
     let mut units = BTreeMap::new();
+    if host.leaving {
+        let component = |component| (component_unit(component), ManagedUnit { component });
+        return DesiredServer {
+            address: host.address.to_string(),
+            advertise: host.advertise_address.to_string(),
+            packages,
+            install: false,
+            files,
+            units: host.components.iter().copied().map(component).collect(),
+            swarm: host.swarm,
+            ports: ports(spec, host),
+        };
+    }
     let mut add = |file: DesiredFile, before_packages, notify| {
         files.insert(file.path.clone(), ManagedFile { file, before_packages, notify });
     };
@@ -147,6 +160,13 @@ pub(super) fn server(spec: &ClusterSpec, host: &Host, values: &SecretValues<'_>)
         units,
         swarm: host.swarm,
         ports: ports(spec, host),
+    }
+}
+
+fn component_unit(component: Component) -> String {
+    match component {
+        Component::Etcd => etcd::UNIT.to_owned(),
+        Component::Patroni => patroni::UNIT.to_owned(),
     }
 }
 

@@ -30,7 +30,8 @@ const HASH_DIGITS: usize = 12;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DesiredSwarm {
-    /// Nodes with their role, in the order of the file: the first manager founds the Swarm.
+    /// Nodes with their role, in the order of the file: the first manager founds the Swarm. Those that
+    /// leave come last.
     pub nodes: Vec<(HostName, SwarmRole)>,
     /// Labels of the Swarm and of everything in it.
     pub labels: BTreeMap<String, String>,
@@ -102,6 +103,7 @@ pub(super) fn swarm(spec: &ClusterSpec, values: &SecretValues<'_>) -> DesiredSwa
     DesiredSwarm {
         nodes: spec
             .swarm_hosts()
+            .chain(spec.leaving().filter(|host| host.swarm != SwarmRole::None))
             .map(|host| (HostName::new(host.name.as_str()), host.swarm))
             .collect(),
         network: NetworkSpec {

@@ -58,7 +58,7 @@ fn write_step(text: &mut String, step: &Step, width: usize, details: bool) -> st
         Verb::Start | Verb::Join | Verb::Restart | Verb::HandOver => '>',
         Verb::Await => '.',
         Verb::Claim => '=',
-        Verb::Remove => '-',
+        Verb::Remove | Verb::Stop => '-',
     };
     write!(
         text,

@@ -19,6 +19,11 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Whether a server is to leave.
+    pub(super) fn leaves(&self, host: &HostName) -> bool {
+        self.desired.leaves(host)
+    }
+
     /// The facts of a host that may be worked on: known and fit. One that is not fit is as good as
     /// unknown, so nothing is founded around it and nothing is done on it.
     pub(super) fn host(&self, host: &HostName) -> Option<&'a HostFacts> {

@@ -90,7 +90,7 @@ fn stray_member(view: &View<'_>, cluster: &Cluster<'_>) -> Option<HoldReason> {
         });
         (!named).then(|| {
             HoldReason::NeedsPerson(format!(
-                "it has a member {} at {} that the file does not name so; removing, renaming and moving servers is not done by this release",
+                "it has a member {} at {} that the file does not name so; put the server back as it was, or with `leaving: true` if it is to go",
                 member.name,
                 member.peer_urls.join(", ")
             ))
@@ -112,7 +112,13 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         None => {}
     }
     for host in view.desired.etcd.members.keys() {
-        if let Some(facts) = view.host(host) {
+        let Some(facts) = view.host(host) else { continue };
+        if view.leaves(host) {
+            // As long as nobody tells, it counts as a member.
+            let listed =
+                cluster.voice.is_none_or(|voice| membership::listed(view, voice, host).is_some());
+            super::leaving::plan_etcd(view, listed, host, facts, drafts);
+        } else {
             plan_member(view, &cluster, next.as_ref(), host, facts, drafts);
         }
     }
@@ -133,6 +139,8 @@ fn plan_member(
     let step = if let Some(reason) = foreign(view, facts) {
         Err(HoldReason::Foreign(reason))
     } else if let Some(reason) = super::stranger::stranger(view, host, facts, &["etcd"], UNIT) {
+        Err(reason)
+    } else if let Some(reason) = removed(view, cluster, host, facts) {
         Err(reason)
     } else if let Some(cluster) = rejoins(view, cluster, host, facts) {
         Ok(Some(start(view, host, "existing", Some(cluster))))
@@ -172,6 +180,27 @@ fn plan_member(
             draft.needs(everyone)
         });
     }
+}
+
+/// Data of a member that was removed: etcd ends when it is started on them.
+fn removed(
+    view: &View<'_>,
+    cluster: &Cluster<'_>,
+    host: &HostName,
+    facts: &HostFacts,
+) -> Option<HoldReason> {
+    let etcd = &view.desired.etcd;
+    let lived = populated(view, facts)
+        && facts.manifest.claims(ClaimKind::EtcdFormed, &etcd.token)
+        && membership::listed(view, cluster.voice?, host).is_none();
+    lived.then(|| {
+        HoldReason::NeedsPerson(format!(
+            "{} holds the data of a member that was removed; it is let in anew after they are moved away, and: echo 'release {} {}' >> /var/lib/reconcile/manifest there",
+            etcd.data_dir,
+            ClaimKind::EtcdFormed.word(),
+            etcd.token
+        ))
+    })
 }
 
 /// The list by which a member joins that was started, lost that list with a boot, and does not get in
@@ -316,6 +345,16 @@ fn enable(host: &HostName, facts: &HostFacts) -> Draft {
     unit_step(host, facts, UnitVerb::Keep, "it would not start at boot")
 }
 
+/// Servers whose members count: those that stay, and those that leave and are not known to have left.
+pub(super) fn counted<'a>(view: &View<'a>) -> Vec<&'a HostName> {
+    let voice = cluster(view).voice;
+    let left = |host: &HostName| {
+        view.leaves(host)
+            && voice.is_some_and(|voice| membership::listed(view, voice, host).is_none())
+    };
+    view.desired.etcd.members.keys().filter(|host| !left(host)).collect()
+}
+
 /// True where settings differ by nothing but who was there at first, which a member with data does not
 /// read: no reason to restart it.
 pub(super) fn same_but_peers(before: &str, after: &str) -> bool {
@@ -332,17 +371,18 @@ pub(super) fn quorum(view: &View<'_>, host: &HostName) -> Option<EtcdQuorum> {
     let members = &view.desired.etcd.members;
     let counts = member(view, host).is_some_and(|etcd| etcd.healthy || !etcd.leader_id.is_empty());
     let own = members.get(host).filter(|_| counts)?;
-    let others = members.iter().filter(|(member, _)| *member != host);
+    let counted = counted(view);
+    let others = counted.iter().filter(|member| **member != host);
     Some(EtcdQuorum {
         member: own.client_url.clone(),
-        peers: others.map(|(_, member)| member.client_url.clone()).collect(),
-        needed: if members.len() > 1 { members.len() / 2 + 1 } else { 0 },
+        peers: others.map(|member| members[*member].client_url.clone()).collect(),
+        needed: if counted.len() > 1 { counted.len() / 2 + 1 } else { 0 },
     })
 }
 
 /// Why the member on `host` must not be restarted now.
 pub(super) fn restart_forbidden(view: &View<'_>, host: &HostName) -> Option<HoldReason> {
-    let members = &view.desired.etcd.members;
+    let members = counted(view);
     let facts = view.host(host)?;
     if let Some(reason) = foreign(view, facts) {
         return Some(HoldReason::Foreign(reason));
@@ -355,7 +395,7 @@ pub(super) fn restart_forbidden(view: &View<'_>, host: &HostName) -> Option<Hold
     if !member(view, host).is_some_and(|etcd| etcd.healthy || !etcd.leader_id.is_empty()) {
         return None;
     }
-    let others = members.keys().filter(|member| *member != host);
+    let others = members.iter().filter(|member| **member != host);
     let healthy =
         others.filter(|other| member(view, other).is_some_and(|etcd| etcd.healthy)).count();
     let quorum = members.len() / 2 + 1;

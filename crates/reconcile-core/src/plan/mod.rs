@@ -10,6 +10,7 @@ mod draft;
 pub(crate) mod drift;
 mod etcd;
 mod identity;
+mod leaving;
 mod owed;
 mod patroni;
 mod probe;
@@ -117,6 +118,8 @@ pub enum Verb {
     Remove,
     /// Restarts it.
     Restart,
+    /// Stops it for good.
+    Stop,
     /// Hands its role over to another.
     HandOver,
 }
@@ -133,6 +136,7 @@ impl Verb {
             Self::Claim => "claim",
             Self::Remove => "remove",
             Self::Restart => "restart",
+            Self::Stop => "stop",
             Self::HandOver => "hand over",
         }
     }
@@ -253,6 +257,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     owed::plan(&view, &mut drafts);
     servers::plan_claims(&view, &mut drafts);
     identity::plan(&view, &mut drafts);
+    leaving::hold_back(&view, &mut drafts);
     drift::plan(&view, &mut drafts);
     let (steps, held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
     Plan {

@@ -40,6 +40,9 @@ fn plan_pooler(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut
 }
 
 fn plan_units(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut Drafts) {
+    if view.leaves(host) {
+        return;
+    }
     for (unit, fact) in &facts.units {
         let Some(owed) = &fact.owed else { continue };
         let runs = match owed.verb {

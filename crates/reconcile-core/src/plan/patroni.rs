@@ -59,7 +59,10 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         return;
     }
     for host in view.desired.patroni.members.keys() {
-        if let Some(facts) = view.host(host) {
+        let Some(facts) = view.host(host) else { continue };
+        if view.leaves(host) {
+            super::leaving::plan_patroni(view, &cluster, host, facts, drafts);
+        } else {
             plan_member(view, &cluster, host, facts, drafts);
         }
     }

@@ -55,6 +55,8 @@ struct Wanting<'a> {
     changes: Vec<Change>,
     /// Parameters that differ, with what it runs with.
     runs: BTreeMap<String, String>,
+    /// It is the primary, and its server leaves.
+    leaves: bool,
 }
 
 impl Wanting<'_> {
@@ -100,11 +102,16 @@ fn changes(desired: &Desired, settings: &BTreeMap<String, SettingFact>) -> Vec<C
 
 fn members<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a HostName, Option<&'a PatroniFact>)> {
     let view = View { desired: view.desired, observed: view.observed };
-    view.desired.patroni.members.keys().map(move |host| {
+    view.desired.patroni.members.keys().filter_map(move |host| {
         let fact = view
             .host(host)
             .and_then(|facts| facts.patroni.present().filter(|fact| ours(&view, facts, fact)));
-        (host, fact)
+        // One that leaves counts as long as it leads. And as long as one leaves, nobody can copy from
+        // it: who has no data yet comes later.
+        let leads = fact.is_some_and(|fact| fact.role == PatroniRole::Primary);
+        let counts =
+            if view.leaves(host) { leads } else { !super::leaving::comes_later(&view, host) };
+        counts.then_some((host, fact))
     })
 }
 
@@ -127,7 +134,9 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
                 Some((change.field.clone(), value))
             };
             let runs = changes.iter().filter_map(running).collect();
-            (fact.pending_restart || !changes.is_empty()).then_some(Wanting { host, changes, runs })
+            let leaves = view.leaves(host);
+            let wants = fact.pending_restart || !changes.is_empty() || leaves;
+            wants.then_some(Wanting { host, changes, runs, leaves })
         })
         .collect();
     if wanting.is_empty() {
@@ -188,7 +197,7 @@ fn next(
         PoolersError::Unknown(reason) => HoldReason::Unknown(reason),
         PoolersError::Stopped(_) => HoldReason::Impossible(error.to_string()),
     })?;
-    if lowers || view.desired.patroni.members.len() == 1 {
+    if lowers || (!member.leaves && view.desired.patroni.members.len() == 1) {
         return Ok(restart_primary(view, member, nodes, lowers));
     }
     let candidate = candidate(view, leader, primary)?;
@@ -196,7 +205,7 @@ fn next(
 }
 
 /// Why no member may be disturbed now, if so.
-fn fit_to_be_disturbed(view: &View<'_>) -> Result<(), HoldReason> {
+pub(super) fn fit_to_be_disturbed(view: &View<'_>) -> Result<(), HoldReason> {
     for (host, fact) in members(view) {
         match fact {
             None if view.host(host).is_none_or(|facts| facts.patroni.known().is_none()) => {
@@ -213,9 +222,9 @@ fn fit_to_be_disturbed(view: &View<'_>) -> Result<(), HoldReason> {
             }
         }
     }
-    let etcd = &view.desired.etcd.members;
+    let etcd = super::etcd::counted(view);
     let healthy = etcd
-        .keys()
+        .iter()
         .filter(|host| super::etcd::member(view, host).is_some_and(|member| member.healthy));
     if healthy.count() * 2 <= etcd.len() {
         let reason = "etcd has no quorum of members that are known to be healthy".to_owned();
@@ -255,6 +264,9 @@ fn candidate<'a>(
 }
 
 fn because(member: &Wanting<'_>) -> String {
+    if member.leaves {
+        return "its server leaves".to_owned();
+    }
     let names: Vec<&str> = member.changes.iter().map(|change| change.field.as_str()).collect();
     match names[..] {
         [] => "a parameter waits for a restart".to_owned(),
@@ -305,7 +317,8 @@ fn restart_primary(
 }
 
 fn hand_over(member: &Wanting<'_>, candidate: &HostName, nodes: Vec<HostName>) -> Draft {
-    let reason = format!("{}; it starts anew as a replica", because(member));
+    let then = if member.leaves { "" } else { "; it starts anew as a replica" };
+    let reason = format!("{}{then}", because(member));
     let action = PatroniAction::HandOver { candidate: candidate.clone(), nodes };
     draft(member, Verb::HandOver, reason, 120, action).impact(Impact::Switchover).change(
         "primary",

@@ -39,7 +39,9 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
                 if let Some(reason) = view.unfit(facts) {
                     drafts.hold(ObjectId::Host(name.clone()), reason);
                 } else {
-                    plan_packages(view, name, server, facts, drafts);
+                    if !view.leaves(name) {
+                        plan_packages(view, name, server, facts, drafts);
+                    }
                     plan_engine(name, server, facts, drafts);
                     for file in server.files.values() {
                         plan_file(view, name, file, facts, drafts);

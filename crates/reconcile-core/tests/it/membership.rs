@@ -3,7 +3,13 @@
 
 use reconcile_core::{
     action::{Action, EtcdChange, HostAction, SwarmAction},
-    model::{Claim, ClaimKind, DataDirFact, EtcdFact, HostName, Observation, SwarmFacts},
+    desired::Desired,
+    model::{
+        Claim, ClaimKind, DataDirFact, EtcdFact, HostName, Observation, PatroniFact, PatroniRole,
+        SwarmFacts,
+    },
+    plan::{Impact, plan},
+    status::status,
 };
 use reconcile_sim::{World, fixture};
 
@@ -44,6 +50,13 @@ impl Case {
     fn voices(&mut self, change: impl Fn(&mut EtcdFact)) {
         for host in ["node1", "node2"] {
             change(self.etcd(host));
+        }
+    }
+
+    fn patroni(&mut self, host: &str) -> &mut PatroniFact {
+        match &mut self.facts(host).patroni {
+            Observation::Known(Some(fact)) => fact,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -175,6 +188,103 @@ fn nodes_and_their_parts() {
         case.swarm().nodes.retain(|id, _| id == "node-node2");
         role(case, "node-node2", false);
     });
+}
+
+/// Four servers of which `node4` is to leave, and has stopped as far as said.
+fn leaving(patroni_stopped: bool) -> (Desired, World) {
+    let mut world = World::converged(&fixture::desire(&fixture::spec(4, 0, |_| {})));
+    let desired = fixture::desire(&fixture::spec_without(4, 0, &["node4"]));
+    world.grow(&desired);
+    if patroni_stopped {
+        let unit = world.server_mut("node4").units.get_mut("patroni.service").unwrap();
+        (unit.running, unit.enabled) = (false, false);
+        world.settle();
+    }
+    (desired, world)
+}
+
+#[test]
+fn who_leaves_is_not_missed() {
+    let (desired, world) = leaving(false);
+    let case = Case::of(desired, &world);
+    let stops = |action: &Action| matches!(action, Action::Host(_, HostAction::StopPatroni { .. }));
+    case.clone().step(stops);
+    case.breaks("Patroni is stopped only on a server that leaves", |case| {
+        case.desired.leaving.clear();
+    });
+    case.breaks("Patroni is stopped only where another is the one primary", |case| {
+        case.patroni("node4").role = PatroniRole::Primary;
+    });
+    case.breaks("a member is disturbed only while all others serve", |case| {
+        case.patroni("node2").streaming = false;
+    });
+    case.breaks("no member is disturbed while Patroni is paused", |case| {
+        case.patroni("node1").paused = true;
+    });
+    case.breaks("a stop says that it is one", |case| case.step(stops).impact = Impact::None);
+    let does = |case: &mut Case, on: &str, action| case.does(Action::Swarm(node(on), action));
+    case.breaks("only the node of a server that is to leave is drained", |case| {
+        does(case, "node1", SwarmAction::Drain { node_id: "node-node2".to_owned() });
+    });
+    case.breaks("only a server that is to leave leaves the Swarm", |case| {
+        does(case, "node2", SwarmAction::Leave);
+    });
+}
+
+#[test]
+fn a_member_leaves_etcd_when_nothing_needs_it() {
+    let (desired, world) = leaving(true);
+    let case = Case::of(desired, &world);
+    let mut own = case.clone();
+    assert!(matches!(own.change().0, EtcdChange::Leave { .. }));
+    case.breaks("only a server that is to leave leaves etcd, and alone", |case| {
+        case.desired.leaving.clear();
+    });
+    case.breaks("a server leaves etcd when its Patroni has stopped", |case| {
+        case.facts("node4").patroni = Observation::unknown("no answer");
+    });
+    case.breaks("whoever leaves is not asked", |case| {
+        let url = case.desired.etcd.members[&node("node4")].client_url.clone();
+        case.change().1.push(url);
+    });
+    case.breaks("the membership is changed only while all who vote are well", |case| {
+        case.etcd("node2").healthy = false;
+    });
+}
+
+#[test]
+fn conditions_name_who_leaves_and_who_is_not_in_the_file() {
+    let told = |desired: &Desired, world: &World, kind: &str| {
+        let observed = world.observe(desired);
+        let plan = plan(desired, &observed);
+        let status = status(desired, &observed, &plan, None);
+        let found = status.conditions.into_iter().find(|condition| condition.kind == kind);
+        let found = found.unwrap();
+        format!("{}: {}", found.reason, found.message)
+    };
+    let (desired, world) = leaving(false);
+    assert_eq!(told(&desired, &world, "Leaving"), "InProgress: node4 has not left yet");
+    assert!(told(&desired, &world, "OrphanedMember").starts_with("NoneKnown"));
+    let gone = world.clone().apply_all(&desired);
+    let text = told(&desired, &gone, "Leaving");
+    assert!(text.starts_with("HasLeft: node4 has left and can be taken out of the file"), "{text}");
+    assert_eq!(told(&three(), &gone, "OrphanedMember"), "NoneKnown: every member is in the file");
+    assert!(told(&three(), &gone, "Leaving").starts_with("NobodyLeaves"));
+    // Deleted from the file as it is: everything of it is named, and nothing touched.
+    let text = told(&three(), &world, "OrphanedMember");
+    for part in
+        ["NotInFile", "etcd member node4 at http", "Patroni member node4", "Swarm node node4"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let observed = world.observe(&three());
+    assert_eq!(plan(&three(), &observed).steps, []);
+}
+
+#[test]
+fn plans_of_servers_that_go() {
+    let (desired, world) = leaving(false);
+    case("server-leaves", &desired, &world);
 }
 
 #[test]

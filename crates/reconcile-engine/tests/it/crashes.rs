@@ -24,7 +24,9 @@ pub(crate) async fn reference(workload: &Workload) -> Reference {
     let world = fleet.world();
     let name = workload.name;
     assert_eq!(world.violations, Vec::<String>::new(), "{name}");
-    assert!(result.passes <= 8, "{name}: {} passes", result.passes);
+    // A server leaves in a chain of steps of which each rests on a new look.
+    let limit = if workload.desired.leaving.is_empty() { 8 } else { 20 };
+    assert!(result.passes <= limit, "{name}: {} passes", result.passes);
     let effects = fleet.effects().len() as u64;
     assert!(effects > 0, "{name} changes nothing");
     let again = apply(&fleet, &workload.desired).await.unwrap();

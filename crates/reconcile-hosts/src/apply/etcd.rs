@@ -1,7 +1,11 @@
 //! Changes of etcd's membership, through the JSON gateway of its members, from the server that each
 //! is about: there what speaks for it is seen once more in the same script.
 
-use reconcile_core::{action::EtcdChange, desired::etcd::UNIT, model::ClaimKind};
+use reconcile_core::{
+    action::EtcdChange,
+    desired::{etcd::UNIT, patroni::UNIT as PATRONI},
+    model::ClaimKind,
+};
 use serde_json::json;
 
 use super::units::POPULATED;
@@ -79,6 +83,17 @@ ask /v3/cluster/member/add {request}
   in_time || refused 'give the learner a vote'
   sleep 0.5
 done
+"#,
+            word = quote(&format!("\"ID\":\"{id}\"")),
+            request = quote(&json!({ "ID": id }).to_string()),
+        ),
+        EtcdChange::Leave { id } => format!(
+            r#"grep -qF {word} "$T/rows" || exit 0
+case $(show {PATRONI} ActiveState) in active|activating|reloading)
+  fail later 'Patroni runs here by now' ;; esac
+at 'removing the member of this server'
+ask /v3/cluster/member/remove {request}
+[ "$code" = 200 ] || refused 'remove the member'
 "#,
             word = quote(&format!("\"ID\":\"{id}\"")),
             request = quote(&json!({ "ID": id }).to_string()),

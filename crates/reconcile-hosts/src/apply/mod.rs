@@ -80,10 +80,12 @@ fn describe(action: &HostAction) -> String {
         HostAction::EtcdMembership { change, .. } => match change {
             EtcdChange::Add { .. } => "add the etcd member".to_owned(),
             EtcdChange::Promote { id } => format!("give the etcd learner {id} a vote"),
+            EtcdChange::Leave { id } => format!("remove the etcd member {id}"),
             EtcdChange::Forget { id } => format!("remove the etcd member {id} that stood"),
         },
         HostAction::AwaitEtcd { endpoint, .. } => format!("wait for etcd at {endpoint}"),
         HostAction::StartPatroni { endpoint, .. } => format!("start Patroni at {endpoint}"),
+        HostAction::StopPatroni { .. } => "stop Patroni for good".to_owned(),
         HostAction::Sql { database, .. } => format!("run SQL in database {database}"),
     }
 }
@@ -128,6 +130,7 @@ pub fn action_script(action: &HostAction, deadline: Duration) -> Result<String, 
         HostAction::StartPatroni { endpoint, data_dir, claims, until } => {
             patroni::start(endpoint, data_dir, claims, *until)
         }
+        HostAction::StopPatroni { endpoint } => patroni::stop(endpoint),
         HostAction::Sql { socket_dir, port, database, sql } => {
             run_sql(socket_dir, *port, database, sql.bytes())
         }

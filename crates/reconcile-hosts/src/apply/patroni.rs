@@ -3,13 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use reconcile_core::{
-    action::{PatroniAction, PatroniGoal},
+    action::{PatroniAction, PatroniGoal, UnitVerb},
     desired::patroni::UNIT,
     model::{Claim, ClaimKind, HostName, SecretText},
     ports::EffectError,
 };
 
-use super::{HEAD, MARGIN, claim_lines, judge, units::POPULATED};
+use super::{
+    HEAD, MARGIN, claim_lines, judge,
+    units::{self, POPULATED},
+};
 use crate::{
     Ssh,
     fault::Fault,
@@ -110,6 +113,21 @@ done
         endpoint = quote(endpoint.trim_end_matches('/')),
         directory = quote(data_dir),
         others = claim_lines(None, &others),
+    )
+}
+
+/// Stops Patroni for good; see [`reconcile_core::action::HostAction::StopPatroni`].
+pub(super) fn stop(endpoint: &str) -> String {
+    format!(
+        r#"{ASK}E={endpoint} D=
+if [ "$(show {UNIT} ActiveState)" = active ]; then
+  command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
+  ask /primary
+  [ "$code" != 200 ] || fail soon 'it is the primary by now; nothing was stopped'
+fi
+{stop}"#,
+        endpoint = quote(endpoint.trim_end_matches('/')),
+        stop = units::unit(UNIT, UnitVerb::Stop, false),
     )
 }
 

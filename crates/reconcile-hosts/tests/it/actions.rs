@@ -81,6 +81,7 @@ fn every_action(word: &str) -> Vec<HostAction> {
         },
         HostAction::AwaitEtcd { endpoint: text(), claims: claims.clone() },
         HostAction::ResumePooler { cluster: text(), port: 6432 },
+        HostAction::StopPatroni { endpoint: text() },
         HostAction::Sql {
             socket_dir: text(),
             port: 5432,
@@ -113,6 +114,7 @@ fn every_action(word: &str) -> Vec<HostAction> {
     let changes = [
         EtcdChange::Add { peer_url: text() },
         EtcdChange::Promote { id: text() },
+        EtcdChange::Leave { id: text() },
         EtcdChange::Forget { id: text() },
     ];
     actions.extend(changes.map(|change| HostAction::EtcdMembership {

@@ -24,7 +24,8 @@ pub(super) fn hosts(
     let mut out = Vec::new();
     for (index, (host, part)) in hosts.iter().zip(parts).enumerate() {
         let path = format!("spec.hosts[{index}]");
-        let v1alpha1::Host { name, address, host_key, ssh, labels, components, swarm } = host;
+        let v1alpha1::Host { name, address, host_key, ssh, labels, components, swarm, leaving } =
+            host;
         let address_path = format!("{path}.address");
         let address = ip(rules, &address_path, address)
             .filter(|address| usable(rules, &address_path, *address))
@@ -46,6 +47,7 @@ pub(super) fn hosts(
             components: components_of(rules, &path, components.as_deref()),
             swarm: part,
             advertise_address,
+            leaving: leaving.unwrap_or(false),
         });
     }
     identities.report(rules, &out);
@@ -197,6 +199,12 @@ fn swarm_roles(
         };
         if !managers.insert(name) {
             rules.push(Fault::error(path, format!("`{name}` is listed twice")));
+        } else if hosts[position].leaving == Some(true) {
+            rules.push(
+                Fault::error(path, format!("{name} is listed as a manager, and is to leave"))
+                    .related(format!("spec.hosts[{position}].leaving"), "its own word")
+                    .help("take it out of the list; another one may take its place"),
+            );
         } else if let Some(role @ (v1alpha1::SwarmRole::Worker | v1alpha1::SwarmRole::None)) =
             own(&hosts[position])
         {
@@ -212,7 +220,7 @@ fn swarm_roles(
         }
     }
     let explicit = listed.is_some()
-        || hosts.iter().any(|host| own(host) == Some(v1alpha1::SwarmRole::Manager));
+        || staying(hosts).any(|host| own(host) == Some(v1alpha1::SwarmRole::Manager));
     if !explicit {
         managers = default_managers(hosts);
     }
@@ -227,10 +235,13 @@ fn swarm_roles(
         .collect()
 }
 
+fn staying(hosts: &[v1alpha1::Host]) -> impl Iterator<Item = &v1alpha1::Host> {
+    hosts.iter().filter(|host| host.leaving != Some(true))
+}
+
 /// The hosts with etcd, for they are built for consensus: an odd number, at most five.
 fn default_managers(hosts: &[v1alpha1::Host]) -> BTreeSet<&str> {
-    let fit: Vec<&str> = hosts
-        .iter()
+    let fit: Vec<&str> = staying(hosts)
         .filter(|host| host.swarm.as_ref().is_none_or(|swarm| swarm.role.is_none()))
         .filter(|host| {
             host.components.as_ref().is_none_or(|parts| parts.contains(&v1alpha1::Component::Etcd))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Task;
 use crate::{
-    engine::{Engine, escape},
+    engine::{Engine, escape, filters},
     fault::Fault,
     labels::{CLUSTER, same_cluster},
     wire::{Info, LocalSwarm, Node, Swarm, Tokens, Version},
@@ -210,6 +210,47 @@ pub(super) async fn set_role(
     }
 }
 
+/// Takes all tasks off a node, and waits until they have ended: by then connections are drained.
+pub(super) async fn drain(task: &Task<'_>, node_id: &str) -> Result<(), EffectError> {
+    let path = format!("/nodes/{}", escape(node_id));
+    let mut raw: Value = task.engine.get(&path).await.map_err(task.failed())?;
+    if raw["Spec"]["Availability"] != "drain" {
+        let version = index(&raw);
+        let mut spec = raw["Spec"].take();
+        spec["Availability"] = "drain".into();
+        let update = format!("{path}/update?version={version}");
+        task.engine.post(&update, &spec).await.map_err(task.failed())?;
+    }
+    loop {
+        let path = format!("/tasks{}", filters("node", &[node_id]));
+        let tasks: Vec<crate::wire::Task> = task.engine.get(&path).await.map_err(task.failed())?;
+        let left = tasks.iter().filter(|task| task.status.state == "running").count();
+        if left == 0 {
+            return Ok(());
+        }
+        task.pause(&format!("{left} tasks still run there")).await?;
+    }
+}
+
+/// Has the server leave the Swarm that it is a worker of.
+pub(super) async fn leave(task: &Task<'_>) -> Result<(), EffectError> {
+    let before = local(task.engine).await.map_err(task.failed())?;
+    if before.local_node_state == "inactive" {
+        return Ok(());
+    }
+    if before.control_available {
+        return Err(task.error("the node is still a manager", Retry::Soon));
+    }
+    task.engine.post("/swarm/leave", &json!({})).await.map_err(task.failed())?;
+    loop {
+        let now = local(task.engine).await.map_err(task.failed())?;
+        if now.local_node_state == "inactive" {
+            return Ok(());
+        }
+        task.pause(&format!("the engine's place in a Swarm is {}", now.local_node_state)).await?;
+    }
+}
+
 /// Removes a node that is down, its role as a manager first. Never by force: the engine itself refuses
 /// where the node is up, or where the managers would lose their majority.
 pub(super) async fn remove(task: &Task<'_>, node_id: &str) -> Result<(), EffectError> {
@@ -220,8 +261,8 @@ pub(super) async fn remove(task: &Task<'_>, node_id: &str) -> Result<(), EffectE
             Err(fault) => return Err(task.failed()(fault)),
         };
         if seen.status.state != "down" {
-            let cause = format!("the node is {} by now", seen.status.state);
-            return Err(task.error(cause, Retry::Soon));
+            task.pause(&format!("the node is {}", seen.status.state)).await?;
+            continue;
         }
         if seen.spec.role == "manager" || !seen.manager_status.reachability.is_empty() {
             set_role(task, node_id, false).await?;

@@ -47,6 +47,8 @@ pub(crate) async fn apply(
             SwarmAction::SetRole { node_id, manager } => {
                 members::set_role(&task, node_id, *manager).await
             }
+            SwarmAction::Drain { node_id } => members::drain(&task, node_id).await,
+            SwarmAction::Leave => members::leave(&task).await,
             SwarmAction::RemoveNode { node_id } => members::remove(&task, node_id).await,
             SwarmAction::CreateNetwork(network) => network::create(&task, network).await,
             SwarmAction::CreateConfig(file) => {
@@ -87,6 +89,8 @@ fn attempt(engine: &Engine, action: &SwarmAction) -> String {
         SwarmAction::Label { .. } => format!("label the Swarm through {host}"),
         SwarmAction::Join { via, .. } => format!("join {host} to the Swarm of {via}"),
         SwarmAction::SetRole { node_id, .. } => format!("change the role of node {node_id}"),
+        SwarmAction::Drain { node_id } => format!("drain node {node_id}"),
+        SwarmAction::Leave => format!("take {host} out of the Swarm"),
         SwarmAction::RemoveNode { node_id } => format!("remove node {node_id}"),
         SwarmAction::CreateNetwork(network) => format!("create network {}", network.name),
         SwarmAction::CreateConfig(file) => format!("create config {}", file.name),

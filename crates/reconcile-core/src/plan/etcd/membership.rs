@@ -66,17 +66,32 @@ pub(super) fn next<'a>(
     let voters: Vec<&HostName> = members.keys().filter(healthy).collect();
     let change = |host, change| Next { host, change, voters: voters.clone() };
     let learner = members.keys().find(|host| entry(host).is_some_and(|entry| entry.learner));
+    let joins = |host: &&HostName| entry(host).is_none() && is_anew(host) && !view.leaves(host);
+    let goes = members.keys().find(|host| {
+        view.leaves(host)
+            && entry(host).is_some()
+            && view.host(host).is_some()
+            && super::super::leaving::patroni_gone(view, host)
+    });
+    // Who is well leaves last: until then the others have one more to lose.
+    let goes_first = goes.filter(|host| !healthy(host));
     let next = if let Some(host) = members.keys().find(|host| dead(host)) {
         change(host, EtcdChange::Forget { id: entry(host)?.id.clone() })
+    } else if let Some(host) = goes_first {
+        change(host, EtcdChange::Leave { id: entry(host)?.id.clone() })
     } else if let Some(host) = learner {
         change(host, EtcdChange::Promote { id: entry(host)?.id.clone() })
-    } else {
-        let host = members.keys().find(|host| entry(host).is_none() && is_anew(host))?;
+    } else if let Some(host) = members.keys().find(joins) {
         change(host, EtcdChange::Add { peer_url: members[host].peer_url.clone() })
+    } else {
+        let host = goes?;
+        change(host, EtcdChange::Leave { id: entry(host)?.id.clone() })
     };
     // All who vote must be well: whoever is not could be missed in the majority afterwards.
     let ill = members.keys().find(|host| {
-        entry(host).is_some_and(|entry| !entry.learner) && !healthy(host) && !dead(host)
+        let own = *host == next.host && matches!(next.change, EtcdChange::Leave { .. });
+        let counts = entry(host).is_some_and(|entry| !entry.learner);
+        counts && !healthy(host) && !dead(host) && !own
     });
     let all = voice.members.iter().filter(|member| !member.learner).count();
     let object = ObjectId::EtcdMember(next.host.clone());
@@ -85,6 +100,12 @@ pub(super) fn next<'a>(
             "the membership changes only while every other member is known to be healthy, and that on {ill} is not"
         ));
         return Some(Err((object, reason)));
+    }
+    let left = voters.iter().filter(|host| ***host != *next.host).count();
+    let leaves = matches!(next.change, EtcdChange::Leave { .. });
+    if leaves && left == 0 {
+        let reason = "nobody would be left of etcd".to_owned();
+        return Some(Err((object, HoldReason::Quorum(reason))));
     }
     if voters.len() * 2 <= all {
         let reason = HoldReason::Quorum(format!("{} of {all} members are healthy", voters.len()));
@@ -106,6 +127,9 @@ pub(super) fn draft(view: &View<'_>, next: &Next<'_>) -> Draft {
             Some("learner".to_owned()),
             Some("voter".to_owned()),
         ),
+        EtcdChange::Leave { id } => {
+            (Verb::Remove, "the server leaves", Some(format!("member {id}")), None)
+        }
         EtcdChange::Forget { id } => (
             Verb::Remove,
             "its server was set up anew and has none of its data",
@@ -113,9 +137,12 @@ pub(super) fn draft(view: &View<'_>, next: &Next<'_>) -> Draft {
             None,
         ),
     };
+    // Whoever leaves is not asked.
+    let leaves = matches!(next.change, EtcdChange::Leave { .. });
+    let voters = next.voters.iter().filter(|host| !leaves || **host != next.host);
     let action = HostAction::EtcdMembership {
         change: next.change.clone(),
-        via: next.voters.iter().map(|host| etcd.members[*host].client_url.clone()).collect(),
+        via: voters.map(|host| etcd.members[*host].client_url.clone()).collect(),
         data_dir: etcd.data_dir.clone(),
         token: etcd.token.clone(),
     };
@@ -131,7 +158,7 @@ pub(super) fn draft(view: &View<'_>, next: &Next<'_>) -> Draft {
     match next.change {
         // Its own health is awaited first.
         EtcdChange::Promote { .. } => draft.needs([ObjectId::EtcdMember(next.host.clone())]),
-        EtcdChange::Add { .. } | EtcdChange::Forget { .. } => draft,
+        EtcdChange::Add { .. } | EtcdChange::Forget { .. } | EtcdChange::Leave { .. } => draft,
     }
 }
 
@@ -155,7 +182,8 @@ pub(super) fn initial_cluster(
     let members = &view.desired.etcd.members;
     let part = |host: &&HostName| listed(view, voice, host).is_some() || joining == Some(*host);
     let now: Vec<&HostName> = members.keys().filter(part).collect();
-    (now.len() != members.len()).then(|| {
+    let stays = members.keys().filter(|host| !view.leaves(host));
+    (!now.iter().copied().eq(stays)).then(|| {
         let entry = |host: &&HostName| format!("{host}={}", members[*host].peer_url);
         now.iter().map(entry).collect::<Vec<_>>().join(",")
     })

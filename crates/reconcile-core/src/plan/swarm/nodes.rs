@@ -4,9 +4,9 @@ use super::CLAIM;
 use crate::{
     action::{Action, SwarmAction},
     desired::swarm::OWNER_LABEL,
-    model::{HostName, LocalSwarmState, NodeFact, ObjectId, Observation, SwarmFacts},
+    model::{DockerFact, HostName, LocalSwarmState, NodeFact, ObjectId, Observation, SwarmFacts},
     plan::{
-        HoldReason, Verb,
+        HoldReason, Impact, Verb,
         draft::{Draft, Drafts, View},
     },
 };
@@ -166,6 +166,10 @@ fn join_all(
         }
         let object = ObjectId::SwarmNode(host.clone());
         let Some(docker) = view.host(host).map(|facts| &facts.docker) else { continue };
+        if view.leaves(host) {
+            leave(view, facts, host, docker.known(), drafts);
+            continue;
+        }
         match docker {
             Observation::Unknown { reason } => {
                 drafts.hold(object, HoldReason::Unknown(reason.clone()));
@@ -250,6 +254,86 @@ fn forget(
     Some(draft.change("node", Some(format!("{id} (down)")), None))
 }
 
+/// Takes a node that leaves out of the Swarm: drained, demoted, gone, forgotten, each when the one
+/// before is seen.
+fn leave(
+    view: &View<'_>,
+    facts: Option<&SwarmFacts>,
+    host: &HostName,
+    docker: Option<&Option<DockerFact>>,
+    drafts: &mut Drafts,
+) {
+    let Some(facts) = facts else { return };
+    let object = ObjectId::SwarmNode(host.clone());
+    let Some(docker) = docker else {
+        let reason = "its engine does not answer".to_owned();
+        drafts.hold(object, HoldReason::Unknown(reason));
+        return;
+    };
+    let own = docker.as_ref().map_or("", |docker| docker.swarm.node_id.as_str());
+    let stays = |node: &&HostName| {
+        let docker = view.host(node).and_then(|facts| facts.docker.present());
+        !view.leaves(node) && docker.is_some_and(|docker| docker.swarm.manager)
+    };
+    let nodes = || view.desired.swarm.nodes.iter().map(|(host, _)| host);
+    let Some(via) = nodes().find(stays) else {
+        let reason = "no manager that stays answers".to_owned();
+        drafts.hold(object, HoldReason::Quorum(reason));
+        return;
+    };
+    let draft = |verb, reason: &str, seconds, on: &HostName, action| {
+        let action = Action::Swarm(on.clone(), action);
+        Draft::new(object.clone(), verb, reason, seconds, action)
+    };
+    let step = if let Some(node) = facts.nodes.get(own) {
+        let id = own.to_owned();
+        if node.availability != "drain" {
+            let action = SwarmAction::Drain { node_id: id };
+            let before = Some(node.availability.clone());
+            draft(Verb::Update, "the server leaves", 120, via, action)
+                .impact(Impact::Restart)
+                .change("availability", before, Some("drain".to_owned()))
+        } else if node.manager {
+            let mut managers = facts.nodes.values().filter(|node| node.manager);
+            if let Some(lost) = managers.find(|node| node.reachability != "reachable") {
+                let reason = format!("the manager {} does not answer the others", lost.hostname);
+                drafts.hold(object, HoldReason::Quorum(reason));
+                return;
+            }
+            let promoted = |(host, role): &&(HostName, SwarmRole)| {
+                *role == SwarmRole::Manager && !view.leaves(host) && !manages(view, host)
+            };
+            if let Some((other, _)) = view.desired.swarm.nodes.iter().find(promoted) {
+                drafts.hold(object, HoldReason::WaitsFor(ObjectId::SwarmNode(other.clone())));
+                return;
+            }
+            let action = SwarmAction::SetRole { node_id: id, manager: false };
+            let (from, to) = (Some("manager".to_owned()), Some("worker".to_owned()));
+            draft(Verb::Update, "the server leaves", 60, via, action).change("role", from, to)
+        } else {
+            draft(Verb::Remove, "the server leaves", 60, host, SwarmAction::Leave)
+        }
+    } else {
+        let address = &view.desired.servers[host].advertise;
+        // In another Swarm by now? Then the entry here must have gone down by itself.
+        let old = |(_, node): &(&String, &NodeFact)| {
+            node.address == *address && (own.is_empty() || node.state == "down")
+        };
+        let Some((id, node)) = facts.nodes.iter().find(old) else { return };
+        let action = SwarmAction::RemoveNode { node_id: id.clone() };
+        let before = Some(format!("{id} ({})", node.state));
+        draft(Verb::Remove, "the server has left the Swarm", 60, via, action)
+            .change("node", before, None)
+    };
+    drafts.step(step);
+}
+
+/// Whether a server is a manager by its own word.
+fn manages(view: &View<'_>, host: &HostName) -> bool {
+    let docker = view.host(host).and_then(|facts| facts.docker.present());
+    docker.is_some_and(|docker| docker.swarm.manager)
+}
+
 /// Promotes or demotes a node whose part in the file has changed: one at a time while every manager
 /// answers, promotions first, and nobody through itself.
 fn change_role(view: &View<'_>, facts: &SwarmFacts, drafts: &mut Drafts) {
@@ -268,7 +352,7 @@ fn change_role(view: &View<'_>, facts: &SwarmFacts, drafts: &mut Drafts) {
         .nodes
         .iter()
         .filter_map(|(host, role)| {
-            let (id, node) = own(host)?;
+            let (id, node) = own(host).filter(|_| !view.leaves(host))?;
             let wanted = *role == SwarmRole::Manager;
             (node.manager != wanted && node.state == "ready").then_some((host, id, wanted))
         })

@@ -63,7 +63,7 @@ fn port_stranger(view: &View<'_>, spec: &ServiceSpec) -> Option<HoldReason> {
         "PgBouncer"
     };
     view.desired.swarm.nodes.iter().find_map(|(host, _)| {
-        let facts = view.host(host)?;
+        let facts = view.host(host).filter(|_| !view.leaves(host))?;
         crate::plan::stranger::stranger(view, host, facts, &[component], "docker.service")
     })
 }
