@@ -35,4 +35,5 @@ mod t52_faults;
 mod t53_calm;
 mod t54_git;
 mod t55_git_hosts;
+mod t56_operator_service;
 mod t60_topology;

@@ -88,7 +88,7 @@ impl Drop for GitHost {
 }
 
 /// Builds an image in the outer engine on the lab's Debian; gives its name.
-fn image(folder: &Path, name: &str) -> String {
+pub(crate) fn image(folder: &Path, name: &str) -> String {
     let tag = format!("reconcile-tests/{name}");
     // The builder that is part of the engine: the other one is a plug-in, and may be absent.
     Lab::engine(&format!(

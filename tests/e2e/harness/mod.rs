@@ -18,7 +18,7 @@ pub(crate) use browser::Browser;
 pub(crate) use canary::{ProcessWatch, Secrets};
 pub(crate) use figures::{figure, setting};
 pub(crate) use git::{Hook, Repository, Signer};
-pub(crate) use git_host::GitHost;
+pub(crate) use git_host::{GitHost, image};
 pub(crate) use held::Held;
 pub(crate) use lab::{Lab, Once, condition, json};
 pub(crate) use load::Load;
