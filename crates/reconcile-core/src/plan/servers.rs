@@ -9,7 +9,7 @@ use super::{
 use crate::{
     action::{Action, HostAction, UnitVerb},
     desired::{
-        DesiredServer, ManagedFile,
+        DesiredServer, ManagedFile, etcd, patroni,
         server::{ENGINE_PACKAGE, PACKAGE_DISK, POLICY, POLICY_TEXT},
     },
     model::{
@@ -249,6 +249,37 @@ fn same(managed: &ManagedFile, fact: &FileFact) -> bool {
         && fact.group == file.group
 }
 
+/// Somebody else's service that a new file would change at its next start: one that runs from a unit
+/// that is not ours, or would at the next boot on data that are not ours. A unit in
+/// /etc/systemd/system shadows the package's.
+fn foreign_unit(view: &View<'_>, managed: &ManagedFile, facts: &HostFacts) -> Option<HoldReason> {
+    let path = managed.file.path.as_str();
+    let (unit, unit_file, data) = [
+        (etcd::UNIT, etcd::UNIT_FILE, &view.desired.etcd.data_dir),
+        (patroni::UNIT, patroni::UNIT_FILE, &view.desired.patroni.data_dir),
+    ]
+    .into_iter()
+    .find(|(unit, unit_file, _)| {
+        path == *unit_file || managed.notify.as_ref().is_some_and(|(told, _)| told == unit)
+    })?;
+    let fact = facts.units.get(unit)?;
+    if facts.manifest.claims(ClaimKind::File, unit_file) {
+        return None;
+    }
+    let theirs = facts.data_dirs.get(data).is_some_and(|dir| dir.populated)
+        && !facts.manifest.claims(ClaimKind::DataDir, data);
+    let what = if fact.main_pid != 0 {
+        "runs"
+    } else if fact.enabled == "enabled" && theirs {
+        "starts at boot"
+    } else {
+        return None;
+    };
+    Some(HoldReason::Foreign(format!(
+        "{unit} {what} here already, and {path} would change what it does"
+    )))
+}
+
 fn plan_file(
     view: &View<'_>,
     name: &HostName,
@@ -276,6 +307,12 @@ fn plan_file(
             drafts.hold(object, HoldReason::Foreign(reason));
             return;
         }
+    }
+    if fact.is_none()
+        && let Some(reason) = foreign_unit(view, managed, facts)
+    {
+        drafts.hold(object, reason);
+        return;
     }
     let digest = file.content.digest();
     let peers_alone = file.path == crate::desired::etcd::ENV

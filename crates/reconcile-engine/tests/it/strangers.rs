@@ -101,6 +101,36 @@ async fn a_patroni_of_somebody_else_is_not_configured() {
     }
 }
 
+/// A unit file of ours would shadow the package's, and theirs would start with our settings.
+#[tokio::test(start_paused = true)]
+async fn no_file_is_put_under_a_service_of_somebody_else() {
+    let ours = |world: &World| {
+        let files = &world.servers[&host("node1")].files;
+        let under = |path: &&String| path.contains("patroni") || path.contains("etcd");
+        files.keys().filter(under).cloned().collect::<Vec<_>>()
+    };
+    let outcome = attempt(|world| {
+        world.plant_foreign_patroni("node1", "/var/lib/postgresql/15/main", "theirs");
+        let server = world.server_mut("node1");
+        server.files.remove("/etc/default/etcd");
+        server.files.remove("/etc/patroni/patroni.yml");
+    })
+    .await;
+    let path = "node1:/etc/systemd/system/patroni.service";
+    outcome.holds(path, "patroni.service runs here already");
+    outcome.holds("node1:/etc/default/etcd", "etcd.service runs here already");
+    assert_eq!(ours(&outcome.world), Vec::<String>::new());
+    // Stopped, it would start at the next boot.
+    let outcome = attempt(|world| {
+        foreign(world, "node1", "/var/lib/postgresql/15/main");
+        let unit = Unit { enabled: true, ..Unit::default() };
+        world.server_mut("node1").units.insert("patroni.service".to_owned(), unit);
+    })
+    .await;
+    outcome.holds(path, "patroni.service starts at boot here already");
+    assert!(!ours(&outcome.world).iter().any(|path| path.contains("patroni")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_foreign_swarm_is_not_joined_or_used() {
     for host in ["node1", "node2"] {
