@@ -106,7 +106,12 @@ fn what_is_shown_reads_back_as_the_same() {
 #[test]
 fn examples_are_valid_and_name_the_schema() {
     let examples = files("examples", "yaml");
-    for wanted in ["three-servers.yaml", "full.yaml", "three-servers-and-worker.yaml"] {
+    for wanted in [
+        "three-servers.yaml",
+        "full.yaml",
+        "three-servers-and-worker.yaml",
+        "existing-cluster.yaml",
+    ] {
         assert!(examples.iter().any(|path| path.ends_with(wanted)), "{wanted} is missing");
     }
     for path in examples {
