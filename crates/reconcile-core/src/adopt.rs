@@ -20,12 +20,14 @@ pub struct Adoption {
     pub parameters: BTreeMap<String, Option<String>>,
     /// Differences that the file cannot take in this way, in words.
     pub others: Vec<String>,
+    /// Why it is not known what was changed; the rest is then not all there is.
+    pub unknown: Option<String>,
 }
 
 /// What differs from the file by hand.
 pub fn adoption(desired: &Desired, observed: &Observed) -> Adoption {
     let plan = undone(desired, observed);
-    let mut adoption = Adoption::default();
+    let mut adoption = Adoption { unknown: unknown(&plan, observed), ..Adoption::default() };
     for step in &plan.steps {
         match (&step.object, &step.action) {
             (
@@ -47,6 +49,24 @@ pub fn adoption(desired: &Desired, observed: &Observed) -> Adoption {
         }
     }
     adoption
+}
+
+/// What keeps the differences from being seen: what is held is in no step.
+fn unknown(plan: &Plan, observed: &Observed) -> Option<String> {
+    let hides = |object: &ObjectId| {
+        matches!(
+            object,
+            ObjectId::PatroniConfig
+                | ObjectId::AlterSystem(_)
+                | ObjectId::ProbeTable
+                | ObjectId::Host(_)
+                | ObjectId::EtcdCluster
+        )
+    };
+    let held = plan.held.iter().find(|held| hides(&held.object));
+    held.map(|held| format!("{}: {}", held.object, held.reason)).or_else(|| {
+        config(observed).is_null().then(|| "no primary tells its configuration".to_owned())
+    })
 }
 
 /// A unified diff of a file, for `git apply` and `patch -p1`.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::fault::{Place, Severity};
 use crate::parse::load;
 use crate::tree::{self, Entry, Node, Value};
+use crate::valid::{ClusterSpec, ValidSpec};
 
 /// Why a text was not edited.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +45,7 @@ pub fn set_parameters(
     cluster: &str,
     values: &BTreeMap<String, Option<String>>,
 ) -> Result<String, EditError> {
+    let before = load("the file", text).map_err(|_| EditError::Invalid)?;
     let mut text = text.to_owned();
     // One by one, so that no edit moves the place of another.
     for (name, value) in values {
@@ -55,7 +57,24 @@ pub fn set_parameters(
         EditError::Refused(values.keys().cloned().collect::<Vec<_>>().join(", "), first)
     })?;
     let spec = loaded.clusters.iter().find(|spec| spec.name.as_str() == cluster);
-    let spec = spec.ok_or_else(|| EditError::NoCluster(cluster.to_owned()))?;
+    let spec = spec.ok_or_else(|| EditError::NoCluster(cluster.to_owned()))?.clone();
+    // Nothing but those parameters may read differently.
+    let plain = |clusters: Vec<ValidSpec>| -> Vec<ClusterSpec> {
+        clusters.into_iter().map(ValidSpec::into_inner).collect()
+    };
+    let mut wanted = plain(before.clusters);
+    for own in wanted.iter_mut().filter(|own| own.name.as_str() == cluster) {
+        let parameters = &mut own.postgresql.parameters;
+        for name in values.keys() {
+            parameters.remove(name);
+            let new = spec.postgresql.parameters.get_key_value(name);
+            parameters.extend(new.map(|(name, value)| (name.clone(), value.clone())));
+        }
+    }
+    if wanted != plain(loaded.clusters) {
+        let names = values.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Err(EditError::Refused(names, "something else would change with it".to_owned()));
+    }
     for (name, value) in values {
         let said = spec.postgresql.parameters.get(name).cloned();
         if value.is_some() && said.as_deref() != value.as_deref() {

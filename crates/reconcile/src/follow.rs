@@ -1,10 +1,15 @@
 //! The desired state that `--watch` follows: files are looked at, a Git branch is fetched by a
 //! thread of its own, and the secrets file counts with both.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rand::RngExt as _;
-use reconcile_core::model::{Revision, sha256_hex};
+use reconcile_core::model::{HostName, Revision, sha256_hex};
 use reconcile_engine::{
     Leased,
     lease::Held,
@@ -13,6 +18,7 @@ use reconcile_engine::{
 use reconcile_git::{Follower, GitError, follow::Waker};
 use reconcile_spec::valid::SecretsSource;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::Cli,
@@ -21,6 +27,9 @@ use crate::{
     source::{self, Origin, Texts},
     triggers::{self, Triggers},
 };
+
+/// A text that was not taken is tried again after this: a disk was full, a command timed out.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// The desired state of one cluster, followed.
 pub(crate) struct Followed<'a> {
@@ -50,6 +59,11 @@ pub(crate) struct Followed<'a> {
     /// What is in force, and whether it is to begin anew under another lease.
     good: Option<(Arc<Prepared>, Option<Revision>)>,
     anew: bool,
+    /// Why the last text was not taken, and when: what failed for a passing reason is tried again.
+    broken: Option<(String, Instant)>,
+    /// Of whom the lease is asked, and a word when the file names others.
+    voters: BTreeMap<HostName, String>,
+    moved: CancellationToken,
 }
 
 impl<'a> Followed<'a> {
@@ -96,7 +110,22 @@ impl<'a> Followed<'a> {
             held: Held::none(),
             good: None,
             anew: false,
+            broken: None,
+            voters: BTreeMap::new(),
+            moved: CancellationToken::new(),
         })
+    }
+
+    /// What is in force, if anything was taken yet.
+    pub(crate) fn prepared(&self) -> Option<Arc<Prepared>> {
+        self.good.as_ref().map(|(prepared, _)| Arc::clone(prepared))
+    }
+
+    /// The lease is asked of these servers; cancelled when the file names others.
+    pub(crate) fn elect(&mut self, prepared: &Prepared) -> CancellationToken {
+        self.voters = voters(prepared);
+        self.moved = CancellationToken::new();
+        self.moved.clone()
     }
 
     /// What is in force is done under this lease from here on.
@@ -180,25 +209,52 @@ impl<'a> Followed<'a> {
                 let before = std::mem::take(&mut self.triggers);
                 self.triggers = triggers::follow(&prepared, &self.dirty, before);
                 self.commit = texts.revision.as_ref().map(|revision| revision.commit.clone());
+                self.broken = None;
+                let moved = !self.voters.is_empty() && voters(&prepared) != self.voters;
                 self.good = Some((prepared, texts.revision.clone()));
+                if moved {
+                    // Nothing of it is done before those who are named now have granted it.
+                    self.moved.cancel();
+                    return Refresh::Unchanged;
+                }
                 self.in_force().unwrap_or(Refresh::Unchanged)
             }
-            Err(failure) => Refresh::Broken(match &texts.revision {
-                Some(revision) => format!("{revision} is not taken:\n{}", failure.text()),
-                None => failure.text(),
-            }),
+            Err(failure) => {
+                let text = match &texts.revision {
+                    Some(revision) => format!("{revision} is not taken:\n{}", failure.text()),
+                    None => failure.text(),
+                };
+                self.broken = Some((text.clone(), Instant::now()));
+                Refresh::Broken(text)
+            }
         }
     }
 
     /// Puts a text in force; at the start, where it does not serve, the one before it.
     fn take(&mut self, texts: &Texts) -> Refresh<Leased<Watched>> {
         match self.load(texts) {
-            Refresh::Broken(text) => self.fall_back(text),
+            Refresh::Broken(text) => {
+                let broken = self.broken.clone();
+                let before = self.fall_back(text);
+                self.broken = broken;
+                before
+            }
             changed => {
                 self.fallback = None;
                 self.say.clone_from(&self.refused);
                 changed
             }
+        }
+    }
+
+    /// Tries a text that was not taken once more; the same words are not said again.
+    fn again(&mut self, texts: &Texts) -> Refresh<Leased<Watched>> {
+        let Some((said, _)) = self.broken.clone().filter(|(_, at)| at.elapsed() >= AGAIN) else {
+            return Refresh::Unchanged;
+        };
+        match self.load(texts) {
+            Refresh::Broken(text) if text == said => Refresh::Unchanged,
+            other => other,
         }
     }
 
@@ -212,6 +268,12 @@ impl<'a> Followed<'a> {
         self.say = Some(text);
         changed
     }
+}
+
+/// The servers that grant the lease, and where they are.
+fn voters(prepared: &Prepared) -> BTreeMap<HostName, String> {
+    let servers = prepared.desired.servers.iter();
+    servers.map(|(name, server)| (name.clone(), server.address.clone())).collect()
 }
 
 impl Source for Followed<'_> {
@@ -243,7 +305,8 @@ impl Source for Followed<'_> {
             }
             None => match self.last.clone() {
                 Some(texts) if self.secrets_digest() != self.seen_secrets => self.take(&texts),
-                _ => Refresh::Unchanged,
+                Some(texts) => self.again(&texts),
+                None => Refresh::Unchanged,
             },
         }
     }

@@ -17,11 +17,14 @@ use super::{
 use crate::{
     action::{Action, DesiredFile, HostAction},
     desired::Desired,
-    model::{ClaimKind, Content, HostFacts, HostName, ObjectId, sha256_hex},
+    model::{ClaimKind, Content, HostFacts, HostName, ObjectId, PatroniRole, sha256_hex},
 };
 
 /// The record of a server.
 pub(crate) const RECORD: &str = "/var/lib/reconcile/settled";
+
+/// Of a digest; enough to tell two wishes apart, and a record of a thousand objects stays readable.
+const DIGITS: usize = 16;
 
 /// Changes that a hold names; the rest is counted.
 const NAMED: usize = 3;
@@ -35,7 +38,7 @@ pub(crate) fn reports(modes: DriftModes) -> bool {
         .contains(&Drift::Report)
 }
 
-/// Holds the drift that is only reported; where nothing else is to be done, records what is settled.
+/// Holds the drift that is only reported.
 pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let modes = view.desired.policy.drift;
     if !reports(modes) {
@@ -52,8 +55,12 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         let reason = HoldReason::Reported(told(&step));
         drafts.held.push(Held { object: step.object, reason });
     }
-    if drafts.steps.is_empty() {
-        record(view, &wanted, &records, drafts);
+    for (host, _) in records.0.iter().filter(|(_, lines)| lines.is_none()) {
+        let object = ObjectId::File((*host).clone(), RECORD.to_owned());
+        let reason = format!(
+            "{RECORD} cannot be read, so everything counts as drift; mend what differs, then remove it"
+        );
+        drafts.hold(object, HoldReason::NeedsPerson(reason));
     }
 }
 
@@ -107,11 +114,7 @@ impl<'a> Records<'a> {
     fn of(view: &View<'a>) -> Self {
         let record = |facts: &'a HostFacts| {
             let file = facts.files.get(RECORD)?;
-            let lines = file.text.as_deref().map(|text| {
-                let words = text.lines().filter_map(|line| line.split_once(' '));
-                words.map(|(digest, object)| (object, digest)).collect()
-            });
-            Some(lines)
+            Some(file.text.as_deref().and_then(lines))
         };
         let hosts = view.desired.servers.keys();
         Self(hosts.filter_map(|host| Some((host, record(view.host(host)?)?))).collect())
@@ -136,21 +139,75 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Writes down, on each server, what is as desired now; what is not keeps its line.
-fn record(view: &View<'_>, wanted: &Wanted, records: &Records<'_>, drafts: &mut Drafts) {
-    let held: BTreeSet<&ObjectId> = drafts.held.iter().map(|held| &held.object).collect();
+/// The lines of a record; None where one is damaged.
+fn lines(text: &str) -> Option<BTreeMap<&str, &str>> {
+    let line = |line: &'_ str| -> Option<(usize, usize)> {
+        let (digest, object) = line.split_once(' ')?;
+        let whole = digest.len() == DIGITS && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        (whole && !object.is_empty()).then_some((digest.len(), line.len()))
+    };
+    text.lines().map(|text| line(text).map(|(at, end)| (&text[at + 1..end], &text[..at]))).collect()
+}
+
+/// Whether it is known how an object is, as far as no hold says otherwise.
+fn known(view: &View<'_>, held: &BTreeSet<&ObjectId>, object: &ObjectId) -> bool {
+    let facts = || view.desired.servers.keys().filter_map(|host| view.host(host));
+    if held.contains(object) {
+        return false;
+    }
+    match object {
+        ObjectId::EtcdMember(host) => {
+            view.host(host).is_some_and(|facts| facts.etcd.known().is_some())
+        }
+        ObjectId::PatroniMember(host) => {
+            view.host(host).is_some_and(|facts| facts.patroni.known().is_some())
+        }
+        ObjectId::PatroniConfig => facts().any(|facts| {
+            let patroni = facts.patroni.present();
+            patroni.is_some_and(|fact| fact.role == PatroniRole::Primary && fact.config.is_some())
+        }),
+        ObjectId::Role(_)
+        | ObjectId::Database(_)
+        | ObjectId::Extension(..)
+        | ObjectId::PoolerLookup(_)
+        | ObjectId::ProbeTable => facts().any(|facts| facts.sql.present().is_some()),
+        ObjectId::SwarmNode(_)
+        | ObjectId::Network(_)
+        | ObjectId::Config(_)
+        | ObjectId::Secret(_)
+        | ObjectId::Service(_) => {
+            view.observed.swarm.present().is_some() && !held.contains(&ObjectId::Swarm)
+        }
+        _ => object.host().is_none_or(|host| !held.contains(&ObjectId::Host(host.clone()))),
+    }
+}
+
+/// Where nothing else is to be done, steps that write down, on each server, what is as desired now. What
+/// is not, or is not known, keeps its line.
+pub(super) fn record(view: &View<'_>, held: &[Held]) -> Vec<Draft> {
+    let policy = &view.desired.policy;
+    if !reports(policy.drift) || policy.pause || view.observed.pause().is_some() {
+        return Vec::new();
+    }
+    let (wanted, records) = (wanted(view.desired), Records::of(view));
+    let held: BTreeSet<&ObjectId> = held.iter().map(|held| &held.object).collect();
     let mut steps = Vec::new();
     for host in view.desired.servers.keys() {
         let Some(facts) = view.host(host) else { continue };
-        let before = records.0.get(host).and_then(Option::as_ref);
+        let before = match records.0.get(host) {
+            Some(None) => continue,
+            before => before.and_then(Option::as_ref),
+        };
         let mut text = String::new();
-        let mine = wanted.iter().filter(|(object, _)| object.host().is_none_or(|at| at == host));
+        let mine = wanted.iter().filter(|(object, _)| {
+            object.host().is_none_or(|at| at == host) && mode(policy.drift, object) == Drift::Report
+        });
         for (object, digest) in mine {
             let name = object.to_string();
-            let line = if held.contains(object) {
-                before.and_then(|lines| lines.get(name.as_str()).copied())
-            } else {
+            let line = if known(view, &held, object) {
                 Some(digest.as_str())
+            } else {
+                before.and_then(|lines| lines.get(name.as_str()).copied())
             };
             if let Some(digest) = line {
                 text.push_str(&format!("{digest} {name}\n"));
@@ -181,7 +238,7 @@ fn record(view: &View<'_>, wanted: &Wanted, records: &Records<'_>, drafts: &mut 
         let reason = "what is as desired now, so that drift can be told from changes";
         steps.push(Draft::new(object, verb, reason, 60, Action::Host(host.clone(), action)));
     }
-    drafts.steps.append(&mut steps);
+    steps
 }
 
 /// Everything that is wanted, by object.
@@ -235,5 +292,7 @@ fn wanted(desired: &Desired) -> Wanted {
 /// Secrets go in by their own digests.
 fn digest(value: &impl Serialize) -> String {
     // Plain data with string keys always serialises.
-    sha256_hex(&serde_json::to_vec(value).unwrap_or_default())
+    let mut digest = sha256_hex(&serde_json::to_vec(value).unwrap_or_default());
+    digest.truncate(DIGITS);
+    digest
 }

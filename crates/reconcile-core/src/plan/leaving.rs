@@ -109,6 +109,12 @@ pub(super) fn plan_etcd(
     drafts.step(draft.change("state", before, Some("inactive (disabled)".to_owned())));
 }
 
+/// Somebody leaves whose Patroni is not known to be stopped.
+pub(super) fn under_way(view: &View<'_>) -> bool {
+    let members = &view.desired.patroni.members;
+    view.desired.leaving.iter().any(|host| members.contains_key(host) && !patroni_gone(view, host))
+}
+
 /// What would cut off a server that leaves waits until its Patroni has stopped.
 pub(super) fn hold_back(view: &View<'_>, drafts: &mut Drafts) {
     let lives = |host: &&HostName| {

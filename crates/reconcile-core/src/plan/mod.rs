@@ -259,7 +259,11 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     identity::plan(&view, &mut drafts);
     leaving::hold_back(&view, &mut drafts);
     drift::plan(&view, &mut drafts);
-    let (steps, held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
+    let (mut steps, mut held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
+    if steps.is_empty() {
+        let drafts = draft::Drafts { steps: drift::record(&view, &held), held };
+        (steps, held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
+    }
     Plan {
         cluster: desired.cluster.clone(),
         desired_digest: desired.digest(),

@@ -192,11 +192,16 @@ fn start(
             .to_owned(),
         ),
     )
-    .needs([
-        ObjectId::Packages(host.clone()),
-        ObjectId::File(host.clone(), CONFIG.to_owned()),
-        ObjectId::File(host.clone(), UNIT_FILE.to_owned()),
-    ]);
+    .needs([ObjectId::Packages(host.clone()), ObjectId::File(host.clone(), UNIT_FILE.to_owned())]);
+    // While somebody leaves, the files of those who stay wait for him. A member that has lived with the
+    // old one must not wait along: he is not let go before it is back.
+    let ours = |facts: &HostFacts| {
+        facts.files.contains_key(CONFIG) && facts.manifest.claims(ClaimKind::File, CONFIG)
+    };
+    let suits = populated && view.host(host).is_some_and(ours);
+    if !(suits && super::leaving::under_way(view)) {
+        draft = draft.needs([ObjectId::File(host.clone(), CONFIG.to_owned())]);
+    }
     // A server that is new to the primary's rules could not copy from it.
     if let Some((primary, _)) =
         cluster.primary.filter(|(primary, _)| !populated && *primary != host)

@@ -41,6 +41,15 @@ fn parameters_set_by_hand_are_adopted_and_the_rest_is_named() {
     reporting.policy.drift =
         reconcile_spec::valid::DriftModes::all(reconcile_spec::valid::Drift::Report);
     assert_eq!(adoption(&reporting, &world.observe(&reporting)).parameters, wanted);
+
+    // What cannot be seen is not taken for unchanged.
+    let mut silent = world.clone();
+    silent.server_mut("node3").reach = reconcile_sim::Reach::Silent;
+    assert!(adoption(&desired, &silent.observe(&desired)).unknown.is_some());
+    for host in ["node1", "node2", "node3"] {
+        world.server_mut(host).unknown.insert(reconcile_sim::Section::Patroni);
+    }
+    assert!(adoption(&desired, &world.observe(&desired)).unknown.is_some());
 }
 
 #[test]

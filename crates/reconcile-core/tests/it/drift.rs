@@ -105,6 +105,61 @@ fn a_deleted_file_is_drift_and_a_record_that_cannot_be_read_holds() {
     let record = world.server_mut("node1").files.get_mut(RECORD).unwrap();
     record.bytes = vec![0xff; 70 * 1024];
     assert_eq!(reported(&checked(&desired, &world)).len(), 1);
+    // A damaged one is not written over, which would make the drift a change.
+    for damaged in [&b"\xff\xfe\n"[..], b"0123 node1:/x\n", b"no digest\n"] {
+        let record = world.server_mut("node1").files.get_mut(RECORD).unwrap();
+        record.bytes = damaged.to_vec();
+        let after = world.clone().apply_all(&desired);
+        let plan = checked(&desired, &after);
+        assert_eq!(reported(&plan).len(), 1);
+        let told: Vec<_> = plan.held.iter().map(|held| held.reason.to_string()).collect();
+        assert!(told.iter().any(|reason| reason.contains("cannot be read")), "{told:?}");
+    }
+}
+
+#[test]
+fn what_was_not_known_is_not_recorded_so_its_change_is_done_later() {
+    let desired = three(|modes| *modes = DriftModes::all(Drift::Report));
+    let mut world = World::converged(&desired);
+    let mut changed = desired.clone();
+    for service in &mut changed.swarm.services {
+        service.labels.insert("reconcile.io/test".to_owned(), "anew".to_owned());
+    }
+    changed.sql.roles.values_mut().next().unwrap().connection_limit = 7;
+    for host in ["node1", "node2", "node3"] {
+        let unknown = &mut world.server_mut(host).unknown;
+        unknown.extend([reconcile_sim::Section::Docker, reconcile_sim::Section::Sql]);
+    }
+    let mut world = world.apply_all(&changed);
+    for host in ["node1", "node2", "node3"] {
+        world.server_mut(host).unknown.clear();
+    }
+    let plan = checked(&changed, &world);
+    assert_eq!(reported(&plan), Vec::new());
+    assert!(!plan.steps.is_empty());
+    assert!(checked(&changed, &world.apply_all(&changed)).is_converged());
+}
+
+#[test]
+fn what_waits_for_the_policy_does_not_keep_the_rest_from_being_recorded() {
+    let mut desired = three(|modes| modes.files = Drift::Report);
+    desired.policy.restart = reconcile_spec::valid::Permission::Never;
+    let world = World::converged(&desired);
+    let mut changed = desired.clone();
+    for server in changed.servers.values_mut() {
+        for path in ["/etc/default/etcd", FILE] {
+            let managed = server.files.get_mut(path).unwrap();
+            let mut text = managed.file.content.bytes().to_vec();
+            text.extend_from_slice(b"# anew\n");
+            managed.file.content = reconcile_core::model::Content::open(text);
+        }
+    }
+    let mut world = world.apply_all(&changed);
+    edit(&mut world, "node2");
+    let plan = checked(&changed, &world);
+    assert_eq!(reported(&plan).len(), 1, "{plan:?}");
+    let waiting = |held: &&reconcile_core::plan::Held| matches!(held.reason, HoldReason::Policy(_));
+    assert_eq!(plan.held.iter().filter(waiting).count(), 3);
 }
 
 #[test]

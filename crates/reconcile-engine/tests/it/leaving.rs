@@ -87,6 +87,20 @@ async fn a_fourth_server_leaves() {
     leaves(leaving("a fourth leaves", 4, &["node4"]).await, &["node4"]).await;
 }
 
+fn stopped(world: &mut World) {
+    world.server_mut("node2").units.get_mut("patroni.service").unwrap().running = false;
+    world.settle();
+}
+
+/// The files of those who stay wait for the leaving; a member that was stopped must not wait for them.
+#[tokio::test(start_paused = true)]
+async fn one_leaves_while_another_was_stopped() {
+    for (name, leaver) in [("a replica leaves", "node4"), ("the primary leaves", "node1")] {
+        let workload = leaving(name, 4, &[leaver]).await;
+        leaves(Workload { disturb: stopped, ..workload }, &[leaver]).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_primary_leaves() {
     leaves(leaving("the primary leaves", 3, &["node1"]).await, &["node1"]).await;

@@ -120,11 +120,16 @@ done
 pub(super) fn stop(endpoint: &str) -> String {
     format!(
         r#"{ASK}E={endpoint} D=
-if [ "$(show {UNIT} ActiveState)" = active ]; then
+case $(show {UNIT} ActiveState) in active|reloading)
   command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
   ask /primary
-  [ "$code" != 200 ] || fail soon 'it is the primary by now; nothing was stopped'
-fi
+  # Silence is no answer: a primary under load may be slow to give one.
+  case $code in
+    503) ;;
+    200) fail soon 'it is the primary by now; nothing was stopped' ;;
+    *) fail soon "Patroni does not say that it is no primary (HTTP $code); nothing was stopped" ;;
+  esac ;;
+esac
 {stop}"#,
         endpoint = quote(endpoint.trim_end_matches('/')),
         stop = units::unit(UNIT, UnitVerb::Stop, false),

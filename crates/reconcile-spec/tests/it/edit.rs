@@ -89,6 +89,10 @@ fn what_cannot_be_edited_without_guessing_is_refused_with_its_place() {
     let folded = head() + "  postgresql:\n    parameters:\n      log_line_prefix: >-\n        %m\n";
     let error = set(&folded, &[("log_line_prefix", Some("%p"))]).unwrap_err();
     assert_eq!(error.to_string().split(':').next(), Some("line 11"), "{error}");
+    // A plain value may go on in the next line; what is left of it must not become another's.
+    let two = "  postgresql:\n    parameters:\n      log_line_prefix: abc\n      search_path: app,\n        public\n";
+    let error = set(&(head() + two), &[("search_path", None)]).unwrap_err();
+    assert!(error.to_string().contains("something else would change"), "{error}");
     let error = set(&head(), &[("work_mem", Some("lots"))]).unwrap_err();
     assert!(matches!(error, EditError::Refused(..)), "{error}");
     let error = set_parameters(&head(), "other", &BTreeMap::from([("a".to_owned(), None)]));

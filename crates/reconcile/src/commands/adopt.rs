@@ -35,6 +35,9 @@ pub(super) async fn run(cli: &Cli, arguments: &AdoptArgs) -> Result<Outcome, Fai
     let pass =
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
     let adoption = adoption(&prepared.desired, &pass.observed);
+    if let Some(reason) = adoption.unknown {
+        return Err(Failure::new("what was changed by hand is not known").caused_by(reason));
+    }
     for other in &adoption.others {
         output::note(&format!("not adopted: {other}"));
     }

@@ -76,7 +76,12 @@ async fn tell(prepared: &Prepared, note: &PauseNote, word: &str) -> Result<(), F
         output::note(&error.to_string());
     }
     if told * 2 <= servers.len() {
-        return Err(few(&answers, &format!("have the cluster {word}")));
+        let failure = few(&answers, &format!("have the cluster {word}"));
+        return Err(if told > 0 {
+            failure.caused_by("where it was noted it is in force, for whoever reaches that server")
+        } else {
+            failure
+        });
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let (dirty, mut triggers) = tokio::sync::mpsc::channel(1);
     let mut source = Followed::start(cli, spec.name.as_str(), dirty.clone())?;
     let _served = publish.start(&cli.listen, pushed(&source, dirty))?;
-    let prepared = prepare(spec, &first.base)?;
+    let mut prepared = Arc::new(prepare(spec, &first.base)?);
     let rhythm = Rhythm {
         interval: Duration::from_secs(cli.interval),
         poll: POLL,
@@ -68,14 +68,17 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     notify.ready();
     let mut waited = false;
     loop {
+        prepared = source.prepared().unwrap_or(prepared);
+        let moved = source.elect(&prepared);
         let win = Lease::win_while(&prepared, None, stop, |why| {
             told.status(format!("waiting: {why}"));
             publish.waits(why);
         });
-        let lease = match waiting(win, &mut source, &journal).await {
-            Ok(lease) => lease,
-            Err(LeaseError::Stopped) => break,
-            Err(error) => return Err(Failure::from_error("take the lease", &error)),
+        let lease = match waiting(win, &mut source, &journal, &moved).await {
+            Some(Ok(lease)) => lease,
+            Some(Err(LeaseError::Stopped)) => break,
+            Some(Err(error)) => return Err(Failure::from_error("take the lease", &error)),
+            None => continue,
         };
         if std::mem::replace(&mut waited, true) {
             say("the lease is ours again");
@@ -84,10 +87,21 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         resume_what_was_left(&prepared, &journal).await;
         source.begin(&lease.held);
         let until = lease.until(stop);
+        let (ends, others) = (until.clone(), moved.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = others.cancelled() => ends.cancel(),
+                () = ends.cancelled() => {}
+            }
+        });
         watch(&mut source, &prover, &mut triggers, rhythm, &journal, &until).await;
         lease.release().await;
         if stop.is_cancelled() {
             break;
+        }
+        if moved.is_cancelled() {
+            say("the file names other servers; the lease is asked of them");
+            continue;
         }
         say("the lease was lost; another operator may act by now");
         publish.waits("the lease was lost; another operator may act by now");
@@ -105,17 +119,19 @@ fn stopping(notify: &Notify, stop: &CancellationToken) -> tokio::task::JoinHandl
     })
 }
 
-/// Waits for the lease; meanwhile the desired state is followed, and the loop's heartbeat heard.
+/// Waits for the lease; meanwhile the desired state is followed, and the loop's heartbeat heard. None: the
+/// file names other servers by now.
 async fn waiting<T>(
     lease: impl Future<Output = T>,
     source: &mut Followed<'_>,
     listener: &dyn Listener,
-) -> T {
+    moved: &CancellationToken,
+) -> Option<T> {
     let mut lease = std::pin::pin!(lease);
     let mut poll = tokio::time::interval_at(tokio::time::Instant::now() + POLL, POLL);
     loop {
         tokio::select! {
-            done = &mut lease => return done,
+            done = &mut lease => return Some(done),
             _ = poll.tick() => {
                 listener.hear(&Event::Tick);
                 match source.refresh() {
@@ -124,6 +140,9 @@ async fn waiting<T>(
                         listener.hear(&Event::SourceChanged(new.revision.as_ref()));
                     }
                     Refresh::Broken(report) => listener.hear(&Event::SourceBroken(&report)),
+                }
+                if moved.is_cancelled() {
+                    return None;
                 }
             }
         }
