@@ -30,6 +30,14 @@ fn used(pid: u32) -> (u64, Duration) {
     (resident.expect("VmRSS"), Duration::from_millis(ticks * 10))
 }
 
+/// The lease is renewed every few seconds, in memory and by whoever holds it, not by a pass.
+fn beside_the_lease(lab: &Lab) -> String {
+    let renewed = |line: &&str| {
+        line.contains(" /run/reconcile/lease.main ") || line.contains(" /run/reconcile d ")
+    };
+    fingerprint(lab).split_inclusive('\n').filter(|line| !renewed(&line.trim_end())).collect()
+}
+
 #[test]
 fn pass_after_pass_writes_nothing() {
     let mut lab = Lab::shared();
@@ -51,7 +59,7 @@ fn pass_after_pass_writes_nothing() {
         let status = status()?;
         if number(&status) >= 4 { Ok(()) } else { Err(status["passes"].to_string()) }
     });
-    let before = fingerprint(&lab);
+    let before = beside_the_lease(&lab);
     let first = number(&status().expect("status"));
     let (memory_before, cpu_before) = used(job.id());
     let mut durations = Vec::new();
@@ -67,7 +75,7 @@ fn pass_after_pass_writes_nothing() {
         if now >= first + wanted { Ok(()) } else { Err(passes.to_string()) }
     });
     let (memory, cpu) = used(job.id());
-    same("a pass wrote something", &before, &fingerprint(&lab));
+    same("a pass wrote something", &before, &beside_the_lease(&lab));
     job.terminate(PATIENCE).expect(0);
     durations.sort_by(f64::total_cmp);
     let at = |hundredths: usize| durations[(durations.len() - 1) * hundredths / 100] * 1000.0;

@@ -28,8 +28,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Where it is kept, and how it is read: `TOKEN` and `HOLDER`.
 const MEMORY: &str = r#"F=/var/lib/reconcile/fence.$CLUSTER R=/run/reconcile/lease.$CLUSTER
 refuse() { printf '@@fail %s %s\n' "$1" "$2" >&2; exit 90; }
-mkdir -p /var/lib/reconcile /run/reconcile && chmod 0755 /var/lib/reconcile /run/reconcile ||
-  refuse later 'cannot make /var/lib/reconcile and /run/reconcile'
+for d in /var/lib/reconcile /run/reconcile; do
+  [ -d "$d" ] || { mkdir -p "$d" && chmod 0755 "$d"; } || refuse later "cannot make $d"
+done
 exec 6>>"$R.lock" 7>>"$R.effects" || refuse later 'cannot write in /run/reconcile'
 flock -w 5 6 || refuse soon 'another ballot or effect is just beginning'
 TOKEN=0 HOLDER=-

@@ -38,8 +38,9 @@ fi
     });
     script(&format!(
         r#"P={path}
-mkdir -p {folder} /run/reconcile && chmod 0755 {folder} /run/reconcile ||
-  fail later 'cannot make {folder} and /run/reconcile'
+for d in {folder} /run/reconcile; do
+  [ -d "$d" ] || {{ mkdir -p "$d" && chmod 0755 "$d"; }} || fail later "cannot make $d"
+done
 exec 8>>/run/reconcile/pause.lock || fail later 'cannot write in /run/reconcile'
 flock -w 5 8 || fail soon 'another note is just being written'
 line= number=0
