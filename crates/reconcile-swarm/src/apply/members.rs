@@ -234,12 +234,16 @@ pub(super) async fn drain(task: &Task<'_>, node_id: &str) -> Result<(), EffectEr
 
 /// Has the server leave the Swarm that it is a worker of.
 pub(super) async fn leave(task: &Task<'_>) -> Result<(), EffectError> {
-    let before = local(task.engine).await.map_err(task.failed())?;
-    if before.local_node_state == "inactive" {
-        return Ok(());
-    }
-    if before.control_available {
-        return Err(task.error("the node is still a manager", Retry::Soon));
+    loop {
+        let now = local(task.engine).await.map_err(task.failed())?;
+        if now.local_node_state == "inactive" {
+            return Ok(());
+        }
+        if !now.control_available {
+            break;
+        }
+        // The other managers know of the demotion a moment before the node itself does.
+        task.pause("the node is still a manager").await?;
     }
     task.engine.post("/swarm/leave", &json!({})).await.map_err(task.failed())?;
     loop {
