@@ -223,7 +223,7 @@ fn it_runs_in_the_swarm_that_it_keeps() {
                 Err(format!("{now} {state}"))
             }
         });
-        await_well(&service, &other, MOVES);
+        // Service as a whole is not proven while a server is off; that it keeps the others is.
         heals(&service, &other);
         figure(
             "power cut of the operator's node → another manager's operator heals a drift",
