@@ -10,7 +10,7 @@ use crate::{
     action::{Action, PatroniAction},
     desired::Desired,
     model::{ObjectId, Observed},
-    plan::{Plan, plan},
+    plan::{Plan, patroni::plain, plan},
 };
 
 /// What can be adopted, and what cannot.
@@ -116,15 +116,5 @@ fn take_config(patch: &Value, observed: &Value, adoption: &mut Adoption) {
     for (name, wanted) in entries.filter(|(_, wanted)| **wanted != serde_json::json!({})) {
         let now = observed.get(name).map_or_else(|| "nothing".to_owned(), ToString::to_string);
         adoption.others.push(format!("Patroni's {name} is {now}, the file wants {wanted}"));
-    }
-}
-
-/// As `postgresql.conf` spells it.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(true) => "on".to_owned(),
-        Value::Bool(false) => "off".to_owned(),
-        other => other.to_string(),
     }
 }

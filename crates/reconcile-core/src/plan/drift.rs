@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reconcile_spec::valid::{Drift, DriftModes};
+use reconcile_spec::valid::{Drift, DriftModes, SwarmRole};
 use serde::Serialize;
 
 use super::{
@@ -28,6 +28,9 @@ const DIGITS: usize = 16;
 
 /// Changes that a hold names; the rest is counted.
 const NAMED: usize = 3;
+
+/// The engine's unit, as `servers.rs` starts it.
+const ENGINE_UNIT: &str = "docker.service";
 
 /// Digests of what is wanted, by object.
 type Wanted = BTreeMap<ObjectId, String>;
@@ -128,9 +131,10 @@ impl<'a> Records<'a> {
         let name = object.to_string();
         let settled = |record: &Option<BTreeMap<&str, &str>>| match record {
             None => true,
-            Some(lines) => {
-                lines.get(name.as_str()).copied() == wanted.get(object).map(String::as_str)
-            }
+            // What is not wanted, such as a config that is cleared away, was never settled.
+            Some(lines) => wanted
+                .get(object)
+                .is_some_and(|wanted| lines.get(name.as_str()) == Some(&wanted.as_str())),
         };
         match object.host() {
             Some(host) => self.0.get(host).is_some_and(settled),
@@ -245,16 +249,23 @@ pub(super) fn record(view: &View<'_>, held: &[Held]) -> Vec<Draft> {
 fn wanted(desired: &Desired) -> Wanted {
     let mut wanted = Wanted::new();
     for (host, server) in &desired.servers {
+        // That a server is to leave is a change of all that runs there.
+        let leaves = desired.leaves(host);
         wanted.insert(ObjectId::Packages(host.clone()), digest(&server.packages));
         for (path, file) in &server.files {
             wanted.insert(ObjectId::File(host.clone(), path.clone()), digest(&file.file));
         }
         for (unit, managed) in &server.units {
-            wanted.insert(ObjectId::Unit(host.clone(), unit.clone()), digest(managed));
+            wanted.insert(ObjectId::Unit(host.clone(), unit.clone()), digest(&(managed, leaves)));
         }
-        wanted.insert(ObjectId::EtcdMember(host.clone()), digest(&desired.etcd.members.get(host)));
+        if server.swarm != SwarmRole::None {
+            let engine = ObjectId::Unit(host.clone(), ENGINE_UNIT.to_owned());
+            wanted.insert(engine, digest(&leaves));
+        }
+        let member = desired.etcd.members.get(host);
+        wanted.insert(ObjectId::EtcdMember(host.clone()), digest(&(member, leaves)));
         let member = desired.patroni.members.get(host);
-        wanted.insert(ObjectId::PatroniMember(host.clone()), digest(&member));
+        wanted.insert(ObjectId::PatroniMember(host.clone()), digest(&(member, leaves)));
     }
     wanted.insert(ObjectId::PatroniConfig, digest(&desired.patroni.config));
     wanted.insert(ObjectId::ProbeTable, digest(&()));
@@ -273,7 +284,10 @@ fn wanted(desired: &Desired) -> Wanted {
     }
     let swarm = &desired.swarm;
     for (host, role) in &swarm.nodes {
-        wanted.insert(ObjectId::SwarmNode(host.clone()), digest(&(role, &swarm.labels)));
+        wanted.insert(
+            ObjectId::SwarmNode(host.clone()),
+            digest(&(role, &swarm.labels, desired.leaves(host))),
+        );
     }
     wanted.insert(ObjectId::Network(swarm.network.name.clone()), digest(&swarm.network));
     // Their names have the digest of their content.

@@ -12,7 +12,7 @@ mod etcd;
 mod identity;
 mod leaving;
 mod owed;
-mod patroni;
+pub(crate) mod patroni;
 mod probe;
 mod roll;
 mod servers;

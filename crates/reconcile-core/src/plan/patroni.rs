@@ -268,7 +268,7 @@ fn with_removals(desired: &Value, observed: &Value) -> Value {
 }
 
 /// Scalars by their text: Patroni takes `300` and `"300"`, `true` and `"on"` for the same.
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Bool(true) => "on".to_owned(),

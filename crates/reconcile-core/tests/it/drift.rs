@@ -173,3 +173,36 @@ fn what_alter_system_sets_is_reported_with_its_value() {
     let wanted = [("alter-system/work_mem".to_owned(), "value is 64MB, not none".to_owned())];
     assert_eq!(told, wanted);
 }
+
+#[test]
+fn a_server_that_is_to_leave_leaves_where_drift_is_reported() {
+    let reporting = |mut desired: Desired| {
+        desired.policy.drift = DriftModes::all(Drift::Report);
+        desired
+    };
+    let before = reporting(fixture::desire(&fixture::spec(4, 0, |_| {})));
+    let after = reporting(fixture::desire(&fixture::spec_without(4, 0, &["node4"])));
+    let mut world = World::converged(&before);
+    world.grow(&after);
+    for _ in 0..4 {
+        world = world.apply_all(&after);
+        assert_eq!(reported(&checked(&after, &world)), Vec::new());
+    }
+    assert!(checked(&after, &world).is_converged(), "{:?}", checked(&after, &world));
+}
+
+#[test]
+fn old_configs_are_cleared_away_where_drift_is_reported() {
+    let desired = three(|modes| modes.swarm = Drift::Report);
+    let mut world = World::converged(&desired);
+    // As many changes as leave more behind than are kept.
+    for round in 0..8 {
+        let mut spec = fixture::spec(3, 0, |_| {});
+        spec.pgbouncer.default_pool_size = 30 + round;
+        let mut changed = fixture::desire(&spec);
+        changed.policy.drift.swarm = Drift::Report;
+        world = world.apply_all(&changed);
+        let plan = checked(&changed, &world);
+        assert!(plan.is_converged(), "round {round}: {plan:?}");
+    }
+}
