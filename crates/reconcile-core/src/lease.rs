@@ -17,11 +17,16 @@ use crate::{model::HostName, ports::EffectError};
 /// How long a grant lasts without renewal.
 pub const TTL: Duration = Duration::from_secs(15);
 
+/// How long a voter remembers that somebody asked for the lease.
+pub const ASKED: Duration = Duration::from_secs(10);
+
 /// What a candidate or holder asks of a voter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ballot {
     /// Who holds it?
     Look,
+    /// This holder-to-be asks whoever holds it to give it back. Nobody is made to.
+    Ask(String),
     /// Grant or renew it.
     Claim(Claimant),
     /// Give it back.
@@ -51,6 +56,8 @@ pub struct Vote {
     pub left_ms: u64,
     /// An effect under that token is under way there.
     pub busy: bool,
+    /// Who asked for the lease, if that was not long ago and it was not granted since.
+    pub asked: Option<String>,
 }
 
 /// A voter's memory.
@@ -61,14 +68,17 @@ pub struct Voter {
     until_ms: u64,
     /// Effects under way under `token`.
     effects: usize,
+    /// Who asked for it, and until when that counts.
+    asked: Option<(String, u64)>,
 }
 
 impl Voter {
     /// Answers a ballot at `now_ms` of the voter's own clock.
     pub fn vote(&mut self, ballot: &Ballot, now_ms: u64) -> Vote {
         let live = self.until_ms > now_ms;
+        let lasts = |ttl: Duration| now_ms + u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let granted = match ballot {
-            Ballot::Look => true,
+            Ballot::Look | Ballot::Ask(_) => true,
             Ballot::Claim(who) if who.token == self.token => who.holder == self.holder,
             Ballot::Claim(who) => {
                 let free = !live || who.holder == self.holder;
@@ -79,20 +89,29 @@ impl Voter {
         if granted {
             match ballot {
                 Ballot::Look => {}
+                Ballot::Ask(who) => self.asked = Some((who.clone(), lasts(ASKED))),
                 Ballot::Claim(who) => {
                     self.token = who.token;
                     self.holder.clone_from(&who.holder);
-                    self.until_ms = now_ms + u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX);
+                    self.until_ms = lasts(TTL);
                 }
                 Ballot::Release(_) => self.until_ms = now_ms,
             }
         }
+        // Who has it needs it no longer, nor does who gave it back.
+        if let Ballot::Claim(who) | Ballot::Release(who) = ballot
+            && granted
+        {
+            self.asked.take_if(|(by, _)| *by == who.holder);
+        }
+        let asked = self.asked.as_ref().filter(|(_, until)| *until > now_ms);
         Vote {
             granted,
             token: self.token,
             holder: self.holder.clone(),
             left_ms: self.until_ms.saturating_sub(now_ms),
             busy: self.effects > 0,
+            asked: asked.map(|(by, _)| by.clone()),
         }
     }
 
@@ -109,7 +128,8 @@ impl Voter {
             if self.effects > 0 {
                 return Err("an effect of an earlier holder is still under way".to_owned());
             }
-            *self = Self { token: who.token, holder: who.holder.clone(), ..Self::default() };
+            let asked = self.asked.take();
+            *self = Self { token: who.token, holder: who.holder.clone(), asked, ..Self::default() };
         }
         self.effects += 1;
         Ok(())
@@ -159,6 +179,22 @@ mod tests {
         assert!(!voter.vote(&Ballot::Release(who(1, "a")), 60_000).granted);
         assert!(voter.vote(&Ballot::Release(who(2, "b")), 30_000).granted);
         assert_eq!(voter.vote(&Ballot::Look, 30_000).left_ms, 0);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_remembered_for_a_while() {
+        let mut voter = Voter::default();
+        assert!(voter.vote(&Ballot::Claim(who(1, "a")), 0).granted);
+        let asks = Ballot::Ask("b".to_owned());
+        assert_eq!(voter.vote(&asks, 1_000).asked.as_deref(), Some("b"));
+        let renewed = voter.vote(&Ballot::Claim(who(1, "a")), 4_000);
+        assert!(renewed.granted, "nobody is made to give it back");
+        assert_eq!(renewed.asked.as_deref(), Some("b"), "the holder hears of it");
+        assert_eq!(voter.vote(&Ballot::Look, 11_000).asked, None, "who asks no more has gone");
+        voter.vote(&asks, 12_000);
+        assert!(voter.vote(&Ballot::Release(who(1, "a")), 12_500).granted);
+        assert_eq!(voter.vote(&Ballot::Look, 13_000).asked.as_deref(), Some("b"));
+        assert_eq!(voter.vote(&Ballot::Claim(who(2, "b")), 13_000).asked, None, "he has it");
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub struct Held {
     claimant: Claimant,
     until: Mutex<Instant>,
     lost: CancellationToken,
+    asked: CancellationToken,
 }
 
 impl Held {
@@ -44,7 +45,12 @@ impl Held {
         let claimant = Claimant { token: 0, holder: "-".to_owned() };
         let lost = CancellationToken::new();
         lost.cancel();
-        Arc::new(Self { claimant, until: Mutex::new(Instant::now()), lost })
+        Arc::new(Self {
+            claimant,
+            until: Mutex::new(Instant::now()),
+            lost,
+            asked: CancellationToken::new(),
+        })
     }
 
     /// True while nobody else can hold it.
@@ -65,6 +71,12 @@ impl Held {
     /// Cancelled when it is lost.
     pub fn lost(&self) -> &CancellationToken {
         &self.lost
+    }
+
+    /// Cancelled when somebody asks for it. Who holds it all the time then gives it back, and waits
+    /// for it again.
+    pub fn asked(&self) -> &CancellationToken {
+        &self.asked
     }
 
     /// An error unless it holds; for asking right before an effect.
@@ -91,6 +103,12 @@ pub enum LeaseError {
         /// Who.
         holder: String,
     },
+    /// It is free, and somebody else asked for it first.
+    #[error("{by} asked for the lease of this cluster")]
+    Asked {
+        /// Who.
+        by: String,
+    },
     /// It ran out, but an effect of its holder is not over.
     #[error("an effect of {holder} is still under way on {host}")]
     Busy {
@@ -116,23 +134,46 @@ pub enum LeaseError {
     Stopped,
 }
 
-/// Asks until the lease is won or `patience` is over; `waits` hears why it waits, once for each
+/// How a lease is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it is free, for ever; whoever asks for it goes first.
+    Behind,
+    /// Until it is free, for so long.
+    For(Duration),
+    /// The same, and whoever holds it all the time is asked to give it back.
+    Asking(Duration),
+}
+
+impl Wait {
+    fn patience(self) -> Option<Duration> {
+        match self {
+            Self::Behind => None,
+            Self::For(patience) | Self::Asking(patience) => Some(patience),
+        }
+    }
+}
+
+/// Asks until the lease is won or the patience is over; `waits` hears why it waits, once for each
 /// cause. `holder` must be of this process alone.
 pub async fn win<V: Voters>(
     port: &V,
     holder: &str,
-    patience: Option<Duration>,
+    wait: Wait,
     jitter: fn() -> f64,
     waits: impl Fn(&LeaseError),
     stop: &CancellationToken,
 ) -> Result<Arc<Held>, LeaseError> {
-    let end = patience.map(|patience| Instant::now() + patience);
+    let end = wait.patience().map(|patience| Instant::now() + patience);
     let mut told = None;
     loop {
-        let error = match attempt(port, holder).await {
+        let error = match attempt(port, holder, wait).await {
             Ok(held) => return Ok(held),
             Err(error) => error,
         };
+        if let (Wait::Asking(_), LeaseError::Taken { .. }) = (wait, &error) {
+            ballot(port, &port.voters(), &Ballot::Ask(holder.to_owned())).await;
+        }
         // What is still under way ends by itself, by its own deadline.
         let extra =
             if matches!(error, LeaseError::Busy { .. }) { UNDER_WAY } else { Duration::ZERO };
@@ -151,7 +192,7 @@ pub async fn win<V: Voters>(
 }
 
 /// One round: look, then claim with a token above all that were seen.
-async fn attempt<V: Voters>(port: &V, holder: &str) -> Result<Arc<Held>, LeaseError> {
+async fn attempt<V: Voters>(port: &V, holder: &str, wait: Wait) -> Result<Arc<Held>, LeaseError> {
     let all = port.voters();
     let needed = all.len() / 2 + 1;
     let votes = ballot(port, &all, &Ballot::Look).await;
@@ -162,6 +203,12 @@ async fn attempt<V: Voters>(port: &V, holder: &str) -> Result<Arc<Held>, LeaseEr
     // A minority's word that outlived its holder runs out by itself.
     if let Some(vote) = known.iter().find(|vote| vote.left_ms > 0 && vote.holder != holder) {
         return Err(LeaseError::Taken { holder: vote.holder.clone() });
+    }
+    // Of two that ask, whoever comes first: they would wait for each other.
+    if !matches!(wait, Wait::Asking(_))
+        && let Some(by) = known.iter().find_map(|vote| asked_by_other(vote, holder))
+    {
+        return Err(LeaseError::Asked { by: by.to_owned() });
     }
     let busy = all.iter().zip(&votes).find_map(|(host, vote)| {
         let vote = vote.as_ref().ok().filter(|vote| vote.busy)?;
@@ -179,7 +226,8 @@ async fn attempt<V: Voters>(port: &V, holder: &str) -> Result<Arc<Held>, LeaseEr
     if granted >= needed {
         port.carry(&claimant);
         let until = Mutex::new(asked + TTL.saturating_sub(MARGIN));
-        return Ok(Arc::new(Held { claimant, until, lost: CancellationToken::new() }));
+        let (lost, asked) = (CancellationToken::new(), CancellationToken::new());
+        return Ok(Arc::new(Held { claimant, until, lost, asked }));
     }
     // What was granted must not keep others waiting.
     ballot(port, &all, &Ballot::Release(claimant)).await;
@@ -201,6 +249,10 @@ pub async fn keep<V: Voters>(port: &V, held: &Held) {
             let votes = ballot(port, &all, &Ballot::Claim(held.claimant.clone())).await;
             let granted =
                 votes.iter().filter(|vote| matches!(vote, Ok(Vote { granted: true, .. }))).count();
+            let holder = &held.claimant.holder;
+            if votes.iter().flatten().any(|vote| asked_by_other(vote, holder).is_some()) {
+                held.asked.cancel();
+            }
             if granted >= needed {
                 *held.until.lock().unwrap_or_else(PoisonError::into_inner) =
                     asked + TTL.saturating_sub(MARGIN);
@@ -217,6 +269,11 @@ pub async fn keep<V: Voters>(port: &V, held: &Held) {
 pub async fn release<V: Voters>(port: &V, held: &Held) {
     held.lost.cancel();
     ballot(port, &port.voters(), &Ballot::Release(held.claimant.clone())).await;
+}
+
+/// Who else asked for the lease.
+fn asked_by_other<'a>(vote: &'a Vote, holder: &str) -> Option<&'a str> {
+    vote.asked.as_deref().filter(|by| *by != holder)
 }
 
 async fn ballot<V: Voters>(

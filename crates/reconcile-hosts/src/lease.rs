@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use reconcile_core::{
-    lease::{Ballot, Claimant, TTL, Vote},
+    lease::{ASKED, Ballot, Claimant, TTL, Vote},
     model::HostName,
     ports::EffectError,
 };
@@ -26,7 +26,7 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where it is kept, and how it is read: `TOKEN` and `HOLDER`.
-const MEMORY: &str = r#"F=/var/lib/reconcile/fence.$CLUSTER R=/run/reconcile/lease.$CLUSTER
+const MEMORY: &str = r#"F=/var/lib/reconcile/fence.$CLUSTER R=/run/reconcile/lease.$CLUSTER A=/run/reconcile/asked.$CLUSTER
 refuse() { printf '@@fail %s %s\n' "$1" "$2" >&2; exit 90; }
 for d in /var/lib/reconcile /run/reconcile; do
   [ -d "$d" ] || { mkdir -p "$d" && chmod 0755 "$d"; } || refuse later "cannot make $d"
@@ -77,6 +77,13 @@ fn ballot_script(cluster: &str, ballot: &Ballot) -> String {
     let ttl = TTL.as_millis();
     let rule = match ballot {
         Ballot::Look => "granted=1\n".to_owned(),
+        Ballot::Ask(who) => format!(
+            r#"granted=1
+printf '%s %s\n' $((now + {lasts})) {who} >"$A.new" && mv -f "$A.new" "$A" || refuse later "cannot write $A"
+"#,
+            lasts = ASKED.as_millis(),
+            who = quote(who),
+        ),
         Ballot::Claim(who) => format!(
             r#"T={token} H={holder}
 if [ "$T" -eq "$TOKEN" ]; then
@@ -85,7 +92,7 @@ elif [ "$T" -gt "$TOKEN" ] && [ $busy = 0 ] && {{ [ $left = 0 ] || [ "$H" = "$HO
   remember "$T" "$H"
   granted=1
 fi
-[ $granted = 0 ] || {{ left={ttl}; lasts $((now + left)); }}
+[ $granted = 0 ] || {{ left={ttl}; lasts $((now + left)); answered "$H"; }}
 "#,
             token = who.token,
             holder = quote(&who.holder),
@@ -94,6 +101,7 @@ fi
             r#"if [ {token} -eq "$TOKEN" ] && [ {holder} = "$HOLDER" ]; then
   granted=1 left=0
   lasts 0
+  answered {holder}
 fi
 "#,
             token = who.token,
@@ -102,7 +110,13 @@ fi
     };
     script(&format!(
         r#"CLUSTER={cluster}
-{MEMORY}lasts() {{ printf '%s %s\n' "$TOKEN" "$1" >"$R.new" && mv -f "$R.new" "$R" || refuse later "cannot write $R"; }}
+{MEMORY}# answered HOLDER: it has what it asked for, or needs it no longer.
+answered() {{
+  by=
+  [ ! -e "$A" ] || read -r t by <"$A"
+  [ "$by" != "$1" ] || rm -f "$A"
+}}
+lasts() {{ printf '%s %s\n' "$TOKEN" "$1" >"$R.new" && mv -f "$R.new" "$R" || refuse later "cannot write $R"; }}
 read -r up rest </proc/uptime
 now=${{up%.*}}000
 until=0 t=
@@ -116,7 +130,10 @@ left=$((until - now))
 [ $left -gt 0 ] || left=0
 busy=0 granted=0
 flock -n -x 7 || busy=1
-{rule}printf '@@vote %s %s %s %s %s\n' $granted "$TOKEN" $left $busy "$HOLDER"
+{rule}t=0 asked=-
+[ ! -e "$A" ] || read -r t asked <"$A"
+[ "$t" -gt $now ] || asked=-
+printf '@@vote %s %s %s %s %s %s\n' $granted "$TOKEN" $left $busy "$HOLDER" "$asked"
 "#,
         cluster = quote(cluster),
     ))
@@ -151,13 +168,14 @@ impl Ssh {
 /// The answer to a ballot.
 fn vote(stdout: &str) -> Option<Vote> {
     let line = stdout.lines().find_map(|line| line.strip_prefix("@@vote "))?;
-    let mut words = line.splitn(5, ' ');
+    let mut words = line.splitn(6, ' ');
     Some(Vote {
         granted: words.next()? == "1",
         token: words.next()?.parse().ok()?,
         left_ms: words.next()?.parse().ok()?,
         busy: words.next()? == "1",
         holder: words.next()?.to_owned(),
+        asked: Some(words.next()?).filter(|by| *by != "-").map(str::to_owned),
     })
 }
 
@@ -167,12 +185,21 @@ mod tests {
 
     #[test]
     fn a_vote_is_read_whole_or_not_at_all() {
-        let read = vote("noise\n@@vote 1 7 15000 0 root@ops1/4711\n");
+        let read = vote("noise\n@@vote 1 7 15000 0 root@ops1/4711 -\n");
         let holder = "root@ops1/4711".to_owned();
         assert_eq!(
             read,
-            Some(Vote { granted: true, token: 7, holder, left_ms: 15_000, busy: false })
+            Some(Vote {
+                granted: true,
+                token: 7,
+                holder,
+                left_ms: 15_000,
+                busy: false,
+                asked: None
+            })
         );
+        let read = vote("@@vote 0 7 15000 0 ops1/4711 ops2/12\n");
+        assert_eq!(read.and_then(|vote| vote.asked).as_deref(), Some("ops2/12"));
         assert_eq!(vote("@@vote 1 7\n"), None);
         assert_eq!(vote(""), None);
     }

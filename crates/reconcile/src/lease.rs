@@ -3,7 +3,7 @@
 use std::{process, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
-use reconcile_engine::lease::{self, Held, LeaseError};
+use reconcile_engine::lease::{self, Held, LeaseError, Wait};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +11,8 @@ use crate::{commands::Prepared, fleet::Electorate, output::say};
 
 /// How long a command that ends by itself waits: a holder that was killed is gone by then.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one waits that asked the holder: it finishes the steps at hand first.
+pub(crate) const ASKING: Duration = Duration::from_secs(60);
 
 /// A lease that is kept until it is released or lost.
 pub(crate) struct Lease {
@@ -29,16 +31,16 @@ impl Lease {
     /// Waits for the lease of a cluster, for so long or for ever, and says why it waits.
     pub(crate) async fn win(
         prepared: &Prepared,
-        patience: Option<Duration>,
+        wait: Wait,
         stop: &CancellationToken,
     ) -> Result<Self, LeaseError> {
-        Self::win_while(prepared, patience, stop, |_| ()).await
+        Self::win_while(prepared, wait, stop, |_| ()).await
     }
 
     /// The same; `hears` is told why it waits as well.
     pub(crate) async fn win_while(
         prepared: &Prepared,
-        patience: Option<Duration>,
+        wait: Wait,
         stop: &CancellationToken,
         hears: impl Fn(&str),
     ) -> Result<Self, LeaseError> {
@@ -49,8 +51,7 @@ impl Lease {
             hears(&why);
         };
         let jitter = || rand::rng().random();
-        let held =
-            lease::win(electorate.as_ref(), &holder(), patience, jitter, waits, stop).await?;
+        let held = lease::win(electorate.as_ref(), &holder(), wait, jitter, waits, stop).await?;
         tracing::info!(token = held.claimant().token, "the lease is ours");
         let (port, kept) = (Arc::clone(&electorate), Arc::clone(&held));
         let keeper = tokio::spawn(async move { lease::keep(port.as_ref(), &kept).await });
@@ -85,6 +86,10 @@ pub(crate) fn told(error: &LeaseError) -> String {
         LeaseError::Busy { holder, host } => {
             let name = holder.split('/').next().unwrap_or("-");
             format!("a step of {name}, which is gone, is not over yet on {host}")
+        }
+        LeaseError::Asked { by } => {
+            let name = by.split('/').next().unwrap_or("-");
+            format!("{name} asked for the lease of this cluster")
         }
         LeaseError::Taken { holder } => {
             let mut words = holder.split('/');

@@ -40,15 +40,20 @@ pub(crate) fn locked(folder: &Path) -> bool {
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Takes the lock of a cluster, or says who holds it.
-pub(crate) fn lock(folder: &Path) -> Result<Lock, Failure> {
-    let path = folder.join("lock");
-    let attempt = || format!("lock {}", path.display());
+/// Makes the folder of a cluster's state unless it is there, readable by its owner only.
+pub(crate) fn make(folder: &Path) -> Result<(), Failure> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|error| Failure::from_error(attempt(), &error))?;
+        .map_err(|error| Failure::from_error(format!("make {}", folder.display()), &error))
+}
+
+/// Takes the lock of a cluster, or says who holds it.
+pub(crate) fn lock(folder: &Path) -> Result<Lock, Failure> {
+    let path = folder.join("lock");
+    let attempt = || format!("lock {}", path.display());
+    make(folder)?;
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -1,9 +1,11 @@
 //! T9: two operators on one fleet, each stopped at random for longer than its lease lasts: what
 //! they do never interleaves, nothing is done twice, and both come to the end.
 
+use std::time::Duration;
+
 use reconcile_engine::{
     Leased, converge,
-    lease::{keep, release, win},
+    lease::{LeaseError, Wait, keep, release, win},
 };
 use reconcile_sim::{Operator, Shared, SimFleet};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +20,7 @@ async fn operate(operator: &Operator, name: &str, workload: &Workload) {
     for round in 0..200 {
         let holder = format!("{name}/{round}");
         let stop = CancellationToken::new();
-        let held = win(operator, &holder, None, || 0.7, |_| {}, &stop).await.unwrap();
+        let held = win(operator, &holder, Wait::Behind, || 0.7, |_| {}, &stop).await.unwrap();
         let leased = Leased { fleet: operator, held: held.clone() };
         let result = tokio::select! {
             result = converge(&leased, &workload.desired, &(), held.lost()) => Some(result.unwrap()),
@@ -63,4 +65,48 @@ async fn two_operators_never_interleave_and_do_nothing_twice() {
 async fn without_stops_the_second_waits_and_finds_nothing_to_do() {
     let refused = both(&workloads::bare(), 7, 0).await;
     assert_eq!(refused, 0);
+}
+
+/// Holds the lease until it is asked for it, again and again, as `--watch` does; tells how often.
+async fn stays(operator: &Operator, until: &CancellationToken) -> usize {
+    let mut given_back = 0;
+    while let Ok(held) = win(operator, "stays", Wait::Behind, || 0.7, |_| {}, until).await {
+        tokio::select! {
+            () = held.asked().cancelled() => given_back += 1,
+            () = until.cancelled() => {}
+            () = keep(operator, &held) => panic!("it was lost"),
+        }
+        release(operator, &held).await;
+        if until.is_cancelled() {
+            break;
+        }
+    }
+    given_back
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_holds_it_all_the_time_gives_it_to_one_that_asks_and_gets_it_back() {
+    let shared = Shared::new(SimFleet::new(workloads::bare().start()));
+    let [watch, plain, asks] = [1, 2, 3].map(|seed| Operator::new(&shared, seed, 0));
+    let (end, never) = (CancellationToken::new(), CancellationToken::new());
+    let commands = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let patience = Duration::from_secs(20);
+        let refused =
+            win(&plain, "plain", Wait::For(patience), || 0.7, |_| {}, &never).await.unwrap_err();
+        assert_eq!(refused, LeaseError::Taken { holder: "stays".to_owned() });
+        for round in 0..3 {
+            let (name, began) = (format!("asks/{round}"), tokio::time::Instant::now());
+            let held = win(&asks, &name, Wait::Asking(patience), || 0.7, |_| {}, &never).await;
+            let held = held.unwrap();
+            assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            assert!(held.holds(), "nobody takes it meanwhile");
+            release(&asks, &held).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        end.cancel();
+    };
+    let (given_back, ()) = tokio::join!(stays(&watch, &end), commands);
+    assert_eq!(given_back, 3);
 }

@@ -9,7 +9,9 @@ use reconcile_core::{
     ports::Fleet as _,
     verify::{VerifyReport, observed_proofs},
 };
-use reconcile_engine::{Converged, Event, Journal, Leased, Listener, PassError, converge, look};
+use reconcile_engine::{
+    Converged, Event, Journal, Leased, Listener, PassError, converge, lease::Wait, look,
+};
 use reconcile_spec::{ValidSpec, secrets::RECONCILE_PROBE};
 use tokio_util::sync::CancellationToken;
 
@@ -114,7 +116,7 @@ async fn under_lease(
             return Ok(Some(nothing));
         }
     }
-    let lease = match Lease::win(prepared, Some(lease::PATIENCE), stop).await {
+    let lease = match Lease::win(prepared, Wait::For(lease::PATIENCE), stop).await {
         Ok(lease) => lease,
         Err(error) => {
             output::note(&format!("nothing was done: {}", lease::told(&error)));

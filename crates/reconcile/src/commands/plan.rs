@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use reconcile_core::plan::{Plan, counted, text};
-use reconcile_engine::{Event, Journal, Leased, Listener as _, Turn, execute, look};
+use reconcile_engine::{Event, Journal, Leased, Listener as _, Turn, execute, lease::Wait, look};
 use tokio_util::sync::CancellationToken;
 
 use super::converge::{Prepared, prepare, resume_what_was_left, unsafe_plan};
@@ -81,7 +81,7 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     let _lock = state::lock(&folder)?;
     let stop = super::stop_on_signal();
     // First the lease: what is looked at under it, nobody else changes.
-    let lease = match Lease::win(&prepared, Some(lease::PATIENCE), &stop).await {
+    let lease = match Lease::win(&prepared, Wait::For(lease::PATIENCE), &stop).await {
         Ok(lease) => lease,
         Err(error) => {
             output::note(&format!("nothing was done: {}", lease::told(&error)));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use reconcile_core::model::{HostName, Observed};
 use reconcile_engine::{
-    Journal, Leased, look,
+    Journal, Leased,
+    lease::Wait,
+    look,
     switchover::{Order, SwitchoverError, order, switch_over},
 };
 use reconcile_spec::valid::Permission;
@@ -29,19 +31,28 @@ pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome
     }
     let prepared = prepare(spec, &source.base)?;
     let folder = state::folder(cli, spec.name.as_str())?;
-    let _lock = state::lock(&folder)?;
-    let journal = Journal::open(&folder, &())
-        .map_err(|error| Failure::from_error("keep the journal", &error))?;
+    state::make(&folder)?;
     // Said at once, for whoever paused may have a --watch that holds the lease.
     let first =
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
     not_paused(&first.observed)?;
     let stop = super::stop_on_signal();
-    let lease = match Lease::win(&prepared, Some(lease::PATIENCE), &stop).await {
+    let lease = match Lease::win(&prepared, Wait::Asking(lease::ASKING), &stop).await {
         Ok(lease) => lease,
         Err(error) => {
             output::note(&format!("nothing was done: {}", lease::told(&error)));
             return Ok(Outcome::Held);
+        }
+    };
+    // The folder may be that of a `--watch` which gave us the lease, so nobody writes in it but us.
+    // What the journal leaves open is left over only now: before, it may have been under way.
+    let journal = Journal::open(&folder, &())
+        .map_err(|error| Failure::from_error("keep the journal", &error));
+    let journal = match journal {
+        Ok(journal) => journal,
+        Err(failure) => {
+            lease.release().await;
+            return Err(failure);
         }
     };
     let outcome = hand_over(&prepared, arguments, &journal, &lease).await;

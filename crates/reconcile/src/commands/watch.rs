@@ -14,7 +14,7 @@ use reconcile_core::{
 };
 use reconcile_engine::{
     Event, Journal, Leased, Listener,
-    lease::LeaseError,
+    lease::{LeaseError, Wait},
     watch::{Current, Prove, Refresh, Rhythm, Source as _, watch},
 };
 use tokio::sync::mpsc;
@@ -70,7 +70,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     loop {
         prepared = source.prepared().unwrap_or(prepared);
         let moved = source.elect(&prepared);
-        let win = Lease::win_while(&prepared, None, stop, |why| {
+        let win = Lease::win_while(&prepared, Wait::Behind, stop, |why| {
             told.status(format!("waiting: {why}"));
             publish.waits(why);
         });
@@ -87,20 +87,26 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         resume_what_was_left(&prepared, &journal).await;
         source.begin(&lease.held);
         let until = lease.until(stop);
-        let (ends, others) = (until.clone(), moved.clone());
+        let (ends, others, asked) = (until.clone(), moved.clone(), lease.held.asked().clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = others.cancelled() => ends.cancel(),
+                () = asked.cancelled() => ends.cancel(),
                 () = ends.cancelled() => {}
             }
         });
         watch(&mut source, &prover, &mut triggers, rhythm, &journal, &until).await;
+        let asked = lease.held.asked().is_cancelled() && lease.held.holds();
         lease.release().await;
         if stop.is_cancelled() {
             break;
         }
         if moved.is_cancelled() {
             say("the file names other servers; the lease is asked of them");
+            continue;
+        }
+        if asked {
+            say("somebody asked for the lease; it was given back");
             continue;
         }
         say("the lease was lost; another operator may act by now");
