@@ -170,12 +170,13 @@ fn psql(body: &mut String, request: &ProbeRequest) {
          {{ timeout 3 setpriv --reuid=postgres --regid=postgres --init-groups \
          env -i PATH=\"$PATH\" LC_ALL=C PGAPPNAME=reconcile PGCONNECT_TIMEOUT=2 PGCLIENTENCODING=UTF8 \
          PGOPTIONS='-c default_transaction_read_only=on -c statement_timeout=2000 -c lock_timeout=500' \
-         {psql} -XAtq -h {dir} -p {port} -U postgres -d postgres <.psql >sql 2>sql.err\n\
+         {psql} -XAtq -h {dir} -p {port} -U postgres -d {first} <.psql >sql 2>sql.err\n\
          printf '%s\\n' $? >sql.rc; }} &\nfi\n",
         socket = quote(&socket),
         psql = quote(&psql),
         sql = quote(&sql::probe(&probe.databases, &probe.settings)),
         dir = quote(&probe.socket_dir),
+        first = sql::FIRST,
         port = probe.port,
     );
 }

@@ -38,6 +38,9 @@ select json_build_object('kind', 'archiver',
 select json_build_object('kind', 'probe-table', 'exists', to_regclass('reconcile.probe') is not null);
 ";
 
+/// The database in which psql begins.
+pub(super) const FIRST: &str = "postgres";
+
 /// What is asked inside one database.
 const INSIDE: &str = "select json_build_object('kind', 'inside', 'name', current_database(),
     'extensions', (select coalesce(json_object_agg(extname, extversion), '{}'::json) from pg_extension),
@@ -59,7 +62,7 @@ pub(super) fn probe(databases: &BTreeSet<String>, settings: &BTreeSet<String>) -
     text.push_str(HEAD);
     let names: Vec<&String> =
         databases.iter().filter(|name| !name.chars().any(char::is_control)).collect();
-    for (index, name) in names.iter().enumerate() {
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| **name != FIRST) {
         let literal = name.replace('\'', "''");
         let _infallible = writeln!(
             text,
@@ -67,7 +70,11 @@ pub(super) fn probe(databases: &BTreeSet<String>, settings: &BTreeSet<String>) -
              as db{index} \\gset"
         );
     }
-    for (index, name) in names.iter().enumerate() {
+    // A connection takes longer than all that is asked in it, and this one is open already.
+    if names.iter().any(|name| *name == FIRST) {
+        text.push_str(INSIDE);
+    }
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| **name != FIRST) {
         // Two languages in one line: a value of a connection string in a psql argument.
         let value = name.replace('\\', r"\\").replace('\'', r"\'").replace('"', "\"\"");
         let _infallible = write!(
@@ -91,5 +98,13 @@ mod tests {
         assert!(text.contains(r#"\connect -reuse-previous=on "dbname='a\'b""c\\d'""#));
         assert!(text.contains(r#"datname = 'a''b"c\d'"#));
         assert!(!text.contains("break"));
+    }
+
+    #[test]
+    fn the_first_database_needs_no_connection_of_its_own() {
+        let names = [FIRST, "shop"].map(str::to_owned);
+        let text = probe(&BTreeSet::from(names), &BTreeSet::new());
+        assert_eq!(text.matches("\\connect").count(), 1);
+        assert_eq!(text.matches("'kind', 'inside'").count(), 2);
     }
 }
