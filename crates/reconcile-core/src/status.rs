@@ -1,11 +1,15 @@
 //! Status: conditions in the manner of Kubernetes and a row for each server, wholly rebuilt from
 //! one pass's observations, plan and proof.
 
+mod maintenance;
 mod topology;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use maintenance::Maintenance;
+pub use topology::Leaving;
 
 use crate::{
     desired::Desired,
@@ -26,6 +30,8 @@ pub struct Status {
     pub observed_generation: String,
     /// Conditions.
     pub conditions: Vec<Condition>,
+    /// Maintenance windows, where the file has any.
+    pub maintenance: Option<Maintenance>,
     /// Servers.
     pub hosts: Vec<HostStatus>,
     /// Services of the stack.
@@ -53,6 +59,13 @@ pub struct Condition {
     pub message: String,
 }
 
+impl Condition {
+    /// The status that it has while all is well.
+    pub fn wanted(kind: &str) -> Truth {
+        truth(!matches!(kind, "Reconciling" | "Stalled" | "Paused" | "Leaving" | "OrphanedMember"))
+    }
+}
+
 /// Three-valued truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Truth {
@@ -74,6 +87,8 @@ pub struct HostStatus {
     pub address: String,
     /// Why it is unknown; None: it answered.
     pub unreachable: Option<String>,
+    /// How far it is, where it is to leave.
+    pub leaving: Option<Leaving>,
     /// etcd: `leader`, `member`, `unhealthy`, `down`, `-` where it has no member.
     pub etcd: String,
     /// PostgreSQL: `primary`, `replica`, … or `down`, `-`.
@@ -204,6 +219,7 @@ pub fn status(
         cluster: desired.cluster.clone(),
         observed_generation: desired.digest(),
         conditions,
+        maintenance: maintenance::maintenance(desired, observed, plan),
         hosts,
         services,
         pending: plan
@@ -301,6 +317,7 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
         name: host.clone(),
         address: server.address.clone(),
         unreachable: None,
+        leaving: topology::of(desired, observed, host),
         etcd: "-".to_owned(),
         role: "-".to_owned(),
         state: String::new(),

@@ -6,6 +6,8 @@
 use jiff::{Timestamp, ToSpan as _, civil::Date, tz::TimeZone};
 use reconcile_spec::{Cron, valid::Window};
 
+/// Windows that follow each other without a gap are one; so many of them are for ever.
+const CHAIN: usize = 64;
 /// A leap day on a given weekday comes within 40 years.
 const HORIZON_DAYS: u32 = 40 * 366;
 
@@ -17,39 +19,67 @@ pub fn written(moment: u64) -> String {
 /// Whether one of the windows is open `now`, in seconds since 1970.
 pub fn is_open(windows: &[Window], now: u64) -> bool {
     let Some(now) = timestamp(now) else { return false };
-    windows.iter().any(|window| open(window, now).unwrap_or(false))
+    windows.iter().any(|window| closing(window, now).is_some())
+}
+
+/// Until when one of the windows is open, in seconds since 1970; None where none is, or where they
+/// follow each other without an end.
+pub fn closes(windows: &[Window], now: u64) -> Option<u64> {
+    let now = timestamp(now)?;
+    let closing = |at| windows.iter().filter_map(|window| closing(window, at)).max();
+    let mut end = closing(now)?;
+    for _ in 0..CHAIN {
+        match closing(end) {
+            Some(later) => end = later,
+            None => return u64::try_from(end.as_second()).ok(),
+        }
+    }
+    None
+}
+
+/// When the first of the windows opens after `now`, in seconds since 1970.
+pub fn opens(windows: &[Window], now: u64) -> Option<u64> {
+    let (opens, _) = first_opening(windows, now)?;
+    u64::try_from(opens.as_second()).ok()
 }
 
 /// When the first of the windows opens after `now`, in its own time zone: `Sat 2026-11-28 02:00
 /// Europe/Berlin`.
 pub fn next(windows: &[Window], now: u64) -> Option<String> {
-    let now = timestamp(now)?;
-    let openings = windows.iter().filter_map(|window| Some((next_opening(window, now)?, window)));
-    let (opens, window) = openings.min_by_key(|(opens, _)| *opens)?;
+    let (opens, window) = first_opening(windows, now)?;
     let local = opens.to_zoned(TimeZone::get(&window.timezone).ok()?);
     Some(format!("{} {}", local.strftime("%a %F %H:%M"), window.timezone))
+}
+
+fn first_opening(windows: &[Window], now: u64) -> Option<(Timestamp, &Window)> {
+    let now = timestamp(now)?;
+    let openings = windows.iter().filter_map(|window| Some((next_opening(window, now)?, window)));
+    openings.min_by_key(|(opens, _)| *opens)
 }
 
 fn timestamp(seconds: u64) -> Option<Timestamp> {
     Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
 }
 
-/// None where its time zone is unknown, which the reading of the file refuses.
-fn open(window: &Window, now: Timestamp) -> Option<bool> {
+/// When a window that is open closes; None where it is shut, or its time zone unknown, which the
+/// reading of the file refuses.
+fn closing(window: &Window, now: Timestamp) -> Option<Timestamp> {
     let zone = TimeZone::get(&window.timezone).ok()?;
     let length = i64::try_from(window.duration_s).ok()?.seconds();
     let today = zone.to_datetime(now).date();
     // A day more at the start: the clocks may have been moved in between.
     let mut day = zone.to_datetime(now.checked_sub(length).ok()?).date().yesterday().ok()?;
+    let mut last = None;
     while day <= today {
         for opens in openings(&window.cron, &zone, day) {
-            if opens <= now && now < opens.checked_add(length).ok()? {
-                return Some(true);
+            let closes = opens.checked_add(length).ok()?;
+            if opens <= now && now < closes {
+                last = last.max(Some(closes));
             }
         }
         day = day.tomorrow().ok()?;
     }
-    Some(false)
+    last
 }
 
 fn next_opening(window: &Window, now: Timestamp) -> Option<Timestamp> {

@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use file::{Entries, FULL, KEPT, read_all};
+pub use file::{Entries, FULL, KEPT, read_all, read_last};
 
 use reconcile_core::{
     model::{HostName, sha256_hex},

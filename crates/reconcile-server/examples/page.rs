@@ -1,9 +1,14 @@
 //! The page with a simulated cluster behind it, for working on the page: `cargo run -p
-//! reconcile-server --example page -- [converged|drift|down|bare|broken|waits]`, then open
+//! reconcile-server --example page -- [converged|drift|down|bare|broken|waits|
+//! leaving|window]`, then open
 //! http://127.0.0.1:7433/.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "an example")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use reconcile_core::{
     desired::Desired,
@@ -12,10 +17,20 @@ use reconcile_core::{
 };
 use reconcile_server::{About, Board, Lease, Listen, start};
 use reconcile_sim::{World, fixture};
+use reconcile_spec::valid::{Permission, Window};
 
 fn main() {
     let scene = std::env::args().nth(1).unwrap_or_else(|| "converged".to_owned());
-    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let mut desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    if scene == "leaving" {
+        desired = fixture::desire(&fixture::spec_without(4, 0, &["node4"]));
+    }
+    if scene == "window" {
+        let policy = &mut desired.policy;
+        (policy.restart, policy.switchover) = (Permission::InWindow, Permission::InWindow);
+        let (cron, timezone) = ("0 2 * * 6".parse().unwrap(), "Europe/Berlin".to_owned());
+        policy.windows = vec![Window { cron, duration_s: 7200, timezone }];
+    }
     let board = Arc::new(Board::new(About {
         cluster: "main".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -35,19 +50,26 @@ fn main() {
     });
     let good = World::converged(&desired);
     let mut world = good.clone();
+    world.now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     match scene.as_str() {
         "bare" => world = World::bare(&desired),
         "down" => {
             world.server_mut("node3").power = false;
             world.server_mut("node2").units.get_mut("patroni.service").unwrap().running = false;
         }
-        "drift" => {
+        "leaving" => {
+            world = World::converged(&fixture::desire(&fixture::spec(4, 0, |_| {})));
+            world.grow(&desired);
+        }
+        "drift" | "window" => {
             for host in ["node1", "node2"] {
                 let files = &mut world.server_mut(host).files;
                 let file = files.get_mut("/etc/default/etcd").unwrap();
                 file.bytes.extend_from_slice(b"ETCD_LOG_LEVEL=debug\n");
             }
-            world.server_mut("node3").units.get_mut("etcd.service").unwrap().running = false;
+            if scene == "drift" {
+                world.server_mut("node3").units.get_mut("etcd.service").unwrap().running = false;
+            }
         }
         _ => {}
     }

@@ -61,6 +61,15 @@ function ago(time) {
   return Math.round(seconds / 86400) + ' days ago';
 }
 
+function ahead(time) {
+  const seconds = Math.round((Date.parse(time) - now()) / 1000);
+  if (seconds < 0) return 'now';
+  if (seconds < 90) return 'in ' + seconds + ' s';
+  if (seconds < 5400) return 'in ' + Math.round(seconds / 60) + ' min';
+  if (seconds < 129600) return 'in ' + Math.round(seconds / 3600) + ' h';
+  return 'in ' + Math.round(seconds / 86400) + ' days';
+}
+
 const clock = time => new Date(time).toLocaleTimeString([], { hour12: false });
 
 function bytes(count) {
@@ -73,6 +82,9 @@ function bytes(count) {
 /** Text that grows old by itself; refreshed every second. */
 const since = (time, before = '', after = '') =>
   h('span', { 'data-since': time, 'data-before': before, 'data-after': after }, before + ago(time) + after);
+
+/** The same for what is to come. */
+const until = time => h('span', { 'data-until': time }, ahead(time));
 
 // ---- what is well and what is not ------------------------------------------------------------
 
@@ -202,6 +214,10 @@ function databaseNode(host) {
   return node(level, host.role, lines, host.role === 'primary' ? 'chief' : '');
 }
 
+function leavingText(leaving) {
+  return leaving.left ? 'has left, can be taken out of the file' : 'is to leave: ' + leaving.remains.join(', ');
+}
+
 function drawMap() {
   const hosts = doc.hosts;
   const of = name => doc.services.filter(service => shortName(service).replace(/-read$/, '') === name);
@@ -212,7 +228,8 @@ function drawMap() {
   const head = h('thead', null, h('tr', null, h('td', { class: 'layer' }), hosts.map(host =>
     h('th', { scope: 'col' }, mark(host.unreachable ? 'bad' : 'good'), ' ', h('b', null, host.name),
       h('small', null, host.address),
-      h('small', null, host.unreachable ? 'does not answer' : 'answers in ' + Math.round((host.answerSeconds || 0) * 1000) + ' ms')))));
+      h('small', null, host.unreachable ? 'does not answer' : 'answers in ' + Math.round((host.answerSeconds || 0) * 1000) + ' ms'),
+      host.leaving && h('small', { class: 'leaves' }, leavingText(host.leaving))))));
   const layer = (name, about, cells) => h('tr', null, h('th', { scope: 'row', class: 'layer' }, name, about && h('small', null, about)), cells);
   const wires = (kind, about) => h('tr', { class: 'wires ' + kind, 'aria-hidden': 'true' }, h('th', null, about), hosts.map(() => h('td')));
   const cells = make => hosts.map(host => h('td', null, make(host)));
@@ -279,7 +296,7 @@ function drawHeld() {
 function drawConditions() {
   $('conditions').replaceChildren(...doc.conditions.map(condition => {
     // False is how these should be.
-    const when = { Reconciling: 'work', Stalled: 'warn', Paused: 'warn' }[condition.type];
+    const when = { Reconciling: 'work', Stalled: 'warn', Paused: 'warn', Leaving: 'work', OrphanedMember: 'warn' }[condition.type];
     const level = condition.status === 'Unknown' ? 'doubt'
       : when ? (condition.status === 'False' ? 'good' : when)
       : condition.status === 'True' ? 'good' : 'bad';
@@ -289,6 +306,27 @@ function drawConditions() {
   $('proof-when').replaceChildren(proof ? since(proof.at) : 'not made yet', proof && proof.outdated ? ', too old to count' : '');
   $('proof').replaceChildren(...(proof ? proof.parts : []).map(part =>
     h('li', null, mark(part.holds ? 'good' : 'bad'), h('span', null, part.what, h('small', null, ' ' + part.detail)), h('small', null, part.millis ? part.millis + ' ms' : ''))));
+}
+
+/** Maintenance windows: the one that is open or the next, what is kept to them, what waits. */
+function drawUpkeep() {
+  const upkeep = doc.maintenance;
+  $('upkeep-box').hidden = !upkeep;
+  if (!upkeep) return;
+  const at = time => time.slice(0, 16).replace('T', ' ') + 'Z';
+  const next = upkeep.opensAt ? ['the next opens ' + upkeep.opens + ', ', until(upkeep.opensAt)] : ['none ever opens'];
+  const words = { restart: 'restarts', switchover: 'switchovers' };
+  const keeps = upkeep.keeps.length ? upkeep.keeps.map(one => words[one] || one).join(' and ') + ' are kept to them' : 'nothing is kept to them';
+  const line = upkeep.open
+    ? h('li', null, mark('work'), h('span', null, h('b', null, 'Open')), h('small', null, upkeep.closesAt && until(upkeep.closesAt)),
+      h('span', { class: 'detail' }, upkeep.closesAt ? 'until ' + at(upkeep.closesAt) + '; ' : '', next, '; ' + keeps))
+    : h('li', null, mark('none'), h('span', null, h('b', null, 'Closed')), h('small'),
+      h('span', { class: 'detail' }, next, '; ' + keeps));
+  const waits = upkeep.waiting.length
+    ? h('li', null, mark('warn'), h('span', null, upkeep.waiting.length === 1 ? '1 waits for it' : upkeep.waiting.length + ' wait for it'), h('small'),
+      h('span', { class: 'detail' }, upkeep.waiting.join(', ')))
+    : h('li', null, mark('good'), h('span', null, 'Nothing waits for it'), h('small'));
+  $('upkeep').replaceChildren(line, waits);
 }
 
 function drawEvents() {
@@ -322,7 +360,7 @@ function draw() {
   $('broken').hidden = doc.source.state !== 'broken';
   setText('report', doc.source.report || '');
   $('main').hidden = false;
-  drawMap(); drawSteps(); drawHeld(); drawConditions(); drawEvents(); drawFoot();
+  drawMap(); drawSteps(); drawHeld(); drawConditions(); drawUpkeep(); drawEvents(); drawFoot();
   if (focus) {
     for (const element of document.querySelectorAll('[data-key]')) if (element.dataset.key === focus) element.focus({ preventScroll: true });
   }
@@ -350,6 +388,10 @@ function drawLink() {
   document.body.classList.toggle('stale', Boolean(lost));
   for (const element of document.querySelectorAll('[data-since]')) {
     const text = element.dataset.before + ago(element.dataset.since) + element.dataset.after;
+    if (element.textContent !== text) element.textContent = text;
+  }
+  for (const element of document.querySelectorAll('[data-until]')) {
+    const text = ahead(element.dataset.until);
     if (element.textContent !== text) element.textContent = text;
   }
 }

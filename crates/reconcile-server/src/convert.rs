@@ -5,14 +5,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use reconcile_core::{
     model::{ObjectId, Revision},
     plan::{HoldReason, Step},
-    status::{HostStatus, ServiceStatus, Truth},
+    status::{HostStatus, Maintenance as CoreMaintenance, ServiceStatus, Truth},
     verify::VerifyReport,
 };
 
 use crate::clock;
 use crate::document::{
-    Archive, Change, Commit, Host, Progress, Proof, ProofPart, Service, Step as StepOut, Task,
-    Versions,
+    Archive, Change, Commit, Host, Leaving, Maintenance, Progress, Proof, ProofPart, Service,
+    Step as StepOut, Task, Versions,
 };
 
 pub(crate) fn truth(truth: Truth) -> &'static str {
@@ -28,6 +28,9 @@ pub(crate) fn host(status: HostStatus, answer_seconds: Option<f64>) -> Host {
         name: status.name.to_string(),
         address: status.address,
         unreachable: status.unreachable,
+        leaving: status
+            .leaving
+            .map(|leaving| Leaving { left: leaving.left, remains: leaving.remains }),
         answer_seconds,
         etcd: status.etcd,
         role: status.role,
@@ -46,6 +49,17 @@ pub(crate) fn host(status: HostStatus, answer_seconds: Option<f64>) -> Host {
             postgresql: status.versions.postgresql,
             docker: status.versions.docker,
         },
+    }
+}
+
+pub(crate) fn maintenance(status: &CoreMaintenance) -> Maintenance {
+    Maintenance {
+        open: status.open,
+        closes_at: status.closes_at.map(at),
+        opens_at: status.opens_at.map(at),
+        opens: status.opens.clone(),
+        keeps: status.keeps.clone(),
+        waiting: status.waiting.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -147,6 +161,7 @@ pub(crate) fn hold_kind(reason: &HoldReason) -> &'static str {
         HoldReason::OneAtATime(_) => "oneAtATime",
         HoldReason::Paused(_) => "paused",
         HoldReason::Policy(_) => "policy",
+        HoldReason::Window(_) => "window",
         HoldReason::Reported(_) => "reported",
         HoldReason::Impossible(_) => "impossible",
         HoldReason::NeedsPerson(_) => "needsPerson",

@@ -3,6 +3,10 @@
 //! They are apart from the core's types on purpose: only what is named here can leave. Effects,
 //! file contents and requests are not.
 
+mod upkeep;
+
+pub(crate) use upkeep::{Leaving, Maintenance};
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -26,6 +30,9 @@ pub(crate) struct Document {
     pub(crate) passes: Passes,
     /// Conditions in the manner of Kubernetes.
     pub(crate) conditions: Vec<Condition>,
+    /// Maintenance windows; missing where the file has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) maintenance: Option<Maintenance>,
     /// Servers.
     pub(crate) hosts: Vec<Host>,
     /// Services on the Swarm.
@@ -187,6 +194,9 @@ pub(crate) struct Host {
     /// Why nothing is known of it; missing where it answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unreachable: Option<String>,
+    /// How far it is, where it is to leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) leaving: Option<Leaving>,
     /// Seconds that it took to answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) answer_seconds: Option<f64>,
@@ -413,7 +423,7 @@ pub(crate) struct ProofPart {
 pub(crate) struct Entry {
     /// When.
     pub(crate) at: String,
-    /// `source`, `pass`, `step`, `hold`, `condition`, `host`, `proof`, `webhook`.
+    /// `source`, `pass`, `step`, `hold`, `condition`, `host`, `proof`, `webhook`, `window`, ….
     pub(crate) kind: &'static str,
     /// How it is to be taken.
     pub(crate) level: Level,

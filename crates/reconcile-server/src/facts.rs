@@ -52,6 +52,7 @@ impl Facts {
             observed_at: None,
             passes: Passes::default(),
             conditions: Vec::new(),
+            maintenance: None,
             hosts: Vec::new(),
             services: Vec::new(),
             plan: PlanOut::default(),
@@ -124,6 +125,7 @@ impl Facts {
         let now = clock::now();
         let document = &mut self.document;
         document.observed_generation = Some(status.observed_generation.clone());
+        document.maintenance = status.maintenance.as_ref().map(convert::maintenance);
         document.hosts = status
             .hosts
             .iter()
@@ -252,6 +254,7 @@ pub(crate) fn same(a: &Document, b: &Document) -> bool {
     };
     a.observed_generation == b.observed_generation
         && a.plan == b.plan
+        && a.maintenance == b.maintenance
         && a.services == b.services
         && conditions(a) == conditions(b)
         && still(a) == still(b)

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use reconcile_core::status;
+
 use crate::{
-    clock,
-    document::{Condition, Document, Entry, Held, Host, Level, Service},
+    clock, convert,
+    document::{Condition, Document, Entry, Held, Host, Level, Maintenance, Service},
 };
 
 /// Entries that are kept.
@@ -46,6 +48,7 @@ pub(crate) fn changes(old: &Document, new: &Document) -> Vec<Entry> {
             entries.extend(service_change(before, service));
         }
     }
+    entries.extend(window_change(old.maintenance.as_ref(), new.maintenance.as_ref()));
     hold_changes(&old.plan.held, &new.plan.held, &mut entries);
     condition_changes(&old.conditions, &new.conditions, &mut entries);
     entries
@@ -64,6 +67,17 @@ fn host_changes(old: &Host, new: &Host, entries: &mut Vec<Entry>) {
     }
     if new.unreachable.is_some() {
         return;
+    }
+    let left = |host: &Host| host.leaving.as_ref().map(|leaving| leaving.left);
+    match (left(old), left(new)) {
+        (None, Some(false)) => {
+            entries.push(entry("host", Level::Info, format!("{name} is to leave")));
+        }
+        (None | Some(false), Some(true)) => {
+            let text = format!("{name} has left and can be taken out of the file");
+            entries.push(entry("host", Level::Good, text));
+        }
+        _ => {}
     }
     let parts = [
         ("etcd", &old.etcd, &new.etcd),
@@ -97,6 +111,20 @@ fn service_change(old: &Service, new: &Service) -> Option<Entry> {
     Some(entry("service", level, text))
 }
 
+/// A maintenance window that opened or closed.
+fn window_change(old: Option<&Maintenance>, new: Option<&Maintenance>) -> Option<Entry> {
+    let (old, new) = (old?, new?);
+    let text = match (old.open, new.open) {
+        (false, true) => "a maintenance window is open".to_owned(),
+        (true, false) => match &new.opens {
+            Some(opens) => format!("the maintenance window closed; the next opens {opens}"),
+            None => "the maintenance window closed".to_owned(),
+        },
+        _ => return None,
+    };
+    Some(entry("window", Level::Info, text))
+}
+
 fn hold_changes(old: &[Held], new: &[Held], entries: &mut Vec<Entry>) {
     let same = |a: &Held, b: &Held| a.object == b.object && a.message == b.message;
     for held in new.iter().filter(|held| !old.iter().any(|other| same(held, other))) {
@@ -115,12 +143,13 @@ pub(crate) fn condition_changes(old: &[Condition], new: &[Condition], entries: &
         let Some(before) = before.filter(|before| before.status != condition.status) else {
             continue;
         };
-        // These two are true when there is something to do.
-        let wanted = !matches!(condition.kind.as_str(), "Reconciling" | "Stalled");
-        let level = match condition.status {
-            "Unknown" => Level::Warn,
-            status if (status == "True") == wanted => Level::Good,
-            _ if condition.kind == "Reconciling" => Level::Info,
+        let wanted = convert::truth(status::Condition::wanted(&condition.kind));
+        let level = match (condition.status, condition.kind.as_str()) {
+            ("Unknown", _) => Level::Warn,
+            (status, _) if status == wanted => Level::Good,
+            // These are somebody's will.
+            (_, "Reconciling" | "Leaving" | "Paused") => Level::Info,
+            (_, "OrphanedMember") => Level::Warn,
             _ => Level::Bad,
         };
         let text = format!(

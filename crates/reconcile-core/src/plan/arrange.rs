@@ -191,20 +191,22 @@ fn hold_by_policy(
         match permission {
             Permission::Allowed => None,
             Permission::InWindow if open => None,
-            Permission::Never => Some(format!("policy.{field} is `never`")),
-            Permission::InWindow => Some(match windows::next(&policy.windows, now) {
-                Some(next) => format!("policy.{field} is `inWindow`, and one opens {next}"),
-                None => format!("policy.{field} is `inWindow`, and no window ever opens"),
-            }),
+            Permission::Never => Some(HoldReason::Policy(format!("policy.{field} is `never`"))),
+            Permission::InWindow => {
+                Some(HoldReason::Window(match windows::next(&policy.windows, now) {
+                    Some(next) => format!("policy.{field} is `inWindow`, and one opens {next}"),
+                    None => format!("policy.{field} is `inWindow`, and no window ever opens"),
+                }))
+            }
         }
     };
     let (stay, go): (Vec<_>, Vec<_>) =
         std::mem::take(steps).into_iter().partition(|step| refusal(step.impact).is_none());
     *steps = stay;
-    held.extend(go.into_iter().filter_map(|step| {
-        let reason = HoldReason::Policy(refusal(step.impact)?);
-        Some(Held { object: step.object, reason })
-    }));
+    held.extend(
+        go.into_iter()
+            .filter_map(|step| Some(Held { object: step.object, reason: refusal(step.impact)? })),
+    );
 }
 
 /// Lets only the first disruptive step through: afterwards the world is observed anew.

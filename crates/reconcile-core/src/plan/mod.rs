@@ -225,6 +225,9 @@ pub enum HoldReason {
     /// The policy says no.
     #[error("policy: {0}")]
     Policy(String),
+    /// The policy keeps it to maintenance windows, and none is open.
+    #[error("policy: {0}")]
+    Window(String),
     /// The policy has drift reported only.
     #[error("drift, reported only: {0}")]
     Reported(String),

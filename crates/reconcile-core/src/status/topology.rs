@@ -1,11 +1,29 @@
 //! Conditions on who belongs to the cluster: servers that leave, and members that the file does not
 //! have. They name things; nothing is decided by them.
 
+use serde::Serialize;
+
 use super::{Condition, Truth};
 use crate::{
     desired::{Desired, etcd::UNIT as ETCD, patroni::UNIT as PATRONI, swarm::OWNER_LABEL},
     model::{ClaimKind, EtcdFact, HostFacts, HostName, Observed},
 };
+
+/// How far a server is that is to leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leaving {
+    /// It has left and can be taken out of the file; its data are still there.
+    pub left: bool,
+    /// What is still to be done, in words; what is not known is not done.
+    pub remains: Vec<&'static str>,
+}
+
+/// None for a server that stays.
+pub(super) fn of(desired: &Desired, observed: &Observed, host: &HostName) -> Option<Leaving> {
+    let remains = desired.leaves(host).then(|| remains(desired, observed, host))?;
+    Some(Leaving { left: remains.is_empty(), remains })
+}
 
 /// How far servers are that are to leave.
 pub(super) fn leaving(desired: &Desired, observed: &Observed) -> Condition {
@@ -15,7 +33,7 @@ pub(super) fn leaving(desired: &Desired, observed: &Observed) -> Condition {
         return condition(Truth::False, "NobodyLeaves", "no server is to leave".to_owned());
     }
     let (left, still): (Vec<_>, Vec<_>) =
-        desired.leaving.iter().partition(|host| has_left(desired, observed, host));
+        desired.leaving.iter().partition(|host| remains(desired, observed, host).is_empty());
     let names =
         |hosts: &[&HostName]| hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>().join(", ");
     if still.is_empty() {
@@ -44,13 +62,27 @@ fn voice<'a>(desired: &Desired, observed: &'a Observed) -> Option<&'a EtcdFact> 
     })
 }
 
-fn has_left(desired: &Desired, observed: &Observed, host: &HostName) -> bool {
-    let Some(facts) = observed.host(host) else { return false };
+/// What is left to do until a server has left.
+fn remains(desired: &Desired, observed: &Observed, host: &HostName) -> Vec<&'static str> {
+    let mut remains = Vec::new();
+    let facts = observed.host(host);
+    if facts.is_none() {
+        remains.push("it does not answer");
+    }
+    if facts.is_some_and(|facts| !off(facts, PATRONI)) {
+        remains.push("Patroni is not off");
+    }
     let url = desired.etcd.members.get(host).map(|member| &member.peer_url);
     let listed = url.is_some_and(|url| {
         voice(desired, observed)
             .is_none_or(|etcd| etcd.members.iter().any(|member| member.peer_urls.contains(url)))
     });
+    if listed {
+        remains.push("etcd has it as a member");
+    }
+    if facts.is_some_and(|facts| !off(facts, ETCD)) {
+        remains.push("etcd is not off");
+    }
     let address = &desired.servers[host].advertise;
     let node = match observed.swarm.known() {
         Some(swarm) => swarm
@@ -58,7 +90,10 @@ fn has_left(desired: &Desired, observed: &Observed, host: &HostName) -> bool {
             .is_some_and(|swarm| swarm.nodes.values().any(|node| node.address == *address)),
         None => desired.swarm.nodes.iter().any(|(node, _)| node == host),
     };
-    off(facts, ETCD) && off(facts, PATRONI) && !listed && !node
+    if node {
+        remains.push("the Swarm has it as a node");
+    }
+    remains
 }
 
 /// Members of etcd, Patroni and the Swarm that the file does not have.

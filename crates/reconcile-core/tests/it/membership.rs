@@ -265,7 +265,28 @@ fn conditions_name_who_leaves_and_who_is_not_in_the_file() {
     let (desired, world) = leaving(false);
     assert_eq!(told(&desired, &world, "Leaving"), "InProgress: node4 has not left yet");
     assert!(told(&desired, &world, "OrphanedMember").starts_with("NoneKnown"));
+    let how = |world: &World| {
+        let observed = world.observe(&desired);
+        let status = status(&desired, &observed, &plan(&desired, &observed), None);
+        let stays = status.hosts.iter().filter(|host| host.leaving.is_none()).count();
+        assert_eq!(stays, 3);
+        status.hosts.into_iter().find_map(|host| host.leaving).unwrap()
+    };
+    let remains = how(&world).remains;
+    assert_eq!(
+        remains,
+        [
+            "Patroni is not off",
+            "etcd has it as a member",
+            "etcd is not off",
+            "the Swarm has it as a node"
+        ]
+    );
+    let mut dark = world.clone();
+    dark.server_mut("node4").power = false;
+    assert!(!how(&dark).left && how(&dark).remains.contains(&"it does not answer"));
     let gone = world.clone().apply_all(&desired);
+    assert!(how(&gone).left && how(&gone).remains.is_empty());
     let text = told(&desired, &gone, "Leaving");
     assert!(text.starts_with("HasLeft: node4 has left and can be taken out of the file"), "{text}");
     assert_eq!(told(&three(), &gone, "OrphanedMember"), "NoneKnown: every member is in the file");

@@ -5,7 +5,7 @@ use reconcile_core::{
     model::PauseNote,
     plan::{HoldReason, Impact, plan},
     status::status,
-    windows::{is_open, next},
+    windows::{closes, is_open, next, opens},
 };
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{Permission, Window};
@@ -43,6 +43,23 @@ fn a_window_is_open_from_its_first_second_to_before_its_end() {
         next(&saturday, at("2026-11-28T01:00:00Z")).as_deref(),
         Some("Sat 2026-12-05 02:00 Europe/Berlin")
     );
+}
+
+#[test]
+fn it_is_told_when_a_window_closes_and_when_the_next_opens() {
+    let saturday = window("0 2 * * 6", 120, "Europe/Berlin");
+    let one = std::slice::from_ref(&saturday);
+    let during = at("2026-11-28T01:30:00Z");
+    assert_eq!(closes(one, during), Some(at("2026-11-28T03:00:00Z")));
+    assert_eq!(opens(one, during), Some(at("2026-12-05T01:00:00Z")));
+    assert_eq!(closes(one, at("2026-11-28T03:00:00Z")), None);
+    // What follows without a gap is one window, whichever of them closes first.
+    let after = window("30 3 * * 6", 60, "Europe/Berlin");
+    let both = [saturday, after];
+    assert_eq!(closes(&both, during), Some(at("2026-11-28T03:30:00Z")));
+    let day = [window("0 0 * * *", 24 * 60, "UTC")];
+    assert_eq!(closes(&day, during), None, "it never closes");
+    assert!(is_open(&day, during));
 }
 
 #[test]
@@ -105,6 +122,13 @@ fn a_restart_waits_for_the_window_and_what_disturbs_nothing_does_not() {
     let shut = plan(&desired, &closed);
     assert!(!shut.steps.is_empty(), "what disturbs nothing is done at any time");
     assert!(shut.steps.iter().all(|step| !step.impact.disruptive()));
+    let told = status(&desired, &closed, &shut, None).maintenance.expect("the file has a window");
+    assert!(!told.open && told.closes_at.is_none());
+    assert_eq!(told.opens_at, Some(at("2026-11-28T02:00:00Z")));
+    assert_eq!(told.opens.as_deref(), Some("Sat 2026-11-28 02:00 UTC"));
+    assert_eq!(told.keeps, ["restart", "switchover"]);
+    let waits: Vec<_> = told.waiting.iter().map(ToString::to_string).collect();
+    assert_eq!(waits, ["node2:/etc/default/etcd"]);
     let told: Vec<_> = shut.held.iter().map(|held| held.reason.to_string()).collect();
     let wanted = "policy: policy.restart is `inWindow`, and one opens Sat 2026-11-28 02:00 UTC";
     assert!(told.iter().any(|reason| reason == wanted), "{told:?}");
@@ -115,6 +139,12 @@ fn a_restart_waits_for_the_window_and_what_disturbs_nothing_does_not() {
     let restart = plan_in_window.steps.iter().find(|step| step.impact == Impact::Restart);
     assert!(restart.is_some(), "{plan_in_window:?}");
     assert_eq!(check(&desired, &open, &plan_in_window), []);
+    let told = status(&desired, &open, &plan_in_window, None).maintenance.unwrap();
+    assert!(told.open && told.waiting.is_empty());
+    assert_eq!(told.closes_at, Some(at("2026-11-28T04:00:00Z")));
+    desired.policy.windows.clear();
+    assert_eq!(status(&desired, &open, &plan_in_window, None).maintenance, None);
+    desired.policy.windows = vec![window("0 2 * * 6", 120, "UTC")];
     // The checker looks at the clock itself.
     let broken = check(&desired, &closed, &plan_in_window);
     assert!(broken.iter().any(|fault| fault.rule == "what the policy does not allow is not done"));

@@ -14,6 +14,8 @@ use super::{FILE, JournalError};
 
 /// A file that is as large is put aside.
 pub const FULL: u64 = 8 << 20;
+/// As much of a file is read for its last entries.
+const TAIL: u64 = 256 << 10;
 /// Files put aside that are kept, beside the one in use.
 pub const KEPT: usize = 4;
 
@@ -122,22 +124,37 @@ pub struct Entries {
 
 /// Everything in the journal in `folder`, the files put aside first.
 pub fn read_all(folder: &Path) -> Result<Entries, JournalError> {
+    read(folder, KEPT, u64::MAX)
+}
+
+/// The end of the journal, at a cost that does not grow with it.
+pub fn read_last(folder: &Path) -> Result<Entries, JournalError> {
+    read(folder, 1, TAIL)
+}
+
+/// The last bytes of the file in use and of so many that were put aside.
+fn read(folder: &Path, asides: usize, most: u64) -> Result<Entries, JournalError> {
     let mut all = Entries::default();
-    for age in (0..=KEPT).rev() {
+    for age in (0..=asides).rev() {
         let path = aside(folder, age);
-        let file = match File::open(&path) {
+        let fail = |attempt| {
+            let path = path.clone();
+            move |source| JournalError { attempt, path, source }
+        };
+        let mut file = match File::open(&path) {
             // A pipe or device would never end.
             Ok(file) if file.metadata().is_ok_and(|is| is.is_file()) => file,
             Ok(_) => continue,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(source) => return Err(JournalError { attempt: "open", path, source }),
         };
-        for line in BufReader::new(file).split(b'\n') {
-            let line = line.map_err(|source| JournalError {
-                attempt: "read",
-                path: path.clone(),
-                source,
-            })?;
+        let size = file.metadata().map_err(fail("read"))?.len();
+        let from = size.saturating_sub(most);
+        file.seek(SeekFrom::Start(from)).map_err(fail("read"))?;
+        // The first line of a tail may be the end of one.
+        let lines = BufReader::new(file).split(b'\n').skip(usize::from(from > 0));
+        for line in lines {
+            let line = line.map_err(fail("read"))?;
             if line.is_empty() {
                 continue;
             }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use reconcile_engine::{
     Event, Journal, Listener as _, converge,
-    journal::{FULL, KEPT, read_all, unfinished},
+    journal::{FULL, KEPT, read_all, read_last, unfinished},
     look,
     switchover::{Order, SwitchoverError, order, switch_over},
 };
@@ -111,4 +111,26 @@ fn it_does_not_grow_for_ever_and_forgets_no_pause() {
     assert!(!text.contains("switchover-begins"));
     assert!(Journal::open(folder.path(), &()).unwrap().owes_resume().is_some());
     assert_eq!(read_all(folder.path()).unwrap().torn, 0);
+}
+
+#[test]
+fn its_end_is_read_without_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(read_last(folder.path()).unwrap().entries.is_empty(), "there is none yet");
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    let report = |round: u32| format!("{round:0>1000}");
+    for round in 0..9_000 {
+        journal.hear(&Event::SourceBroken(&report(round)));
+    }
+    let files = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(files, 2, "one was put aside, and the one in use holds little");
+    let (all, last) = (read_all(folder.path()).unwrap(), read_last(folder.path()).unwrap());
+    assert_eq!((all.entries.len(), last.torn), (9_000, 0));
+    assert!((100..9_000).contains(&last.entries.len()), "{}", last.entries.len());
+    let reports = |entries: &[serde_json::Value], from: usize| {
+        entries[from..].iter().map(|entry| entry["report"].clone()).collect::<Vec<_>>()
+    };
+    // Between the two files may be a gap; the end is whole.
+    let newest = all.entries.len() - 100;
+    assert_eq!(reports(&last.entries, last.entries.len() - 100), reports(&all.entries, newest));
 }

@@ -2,7 +2,8 @@
 
 use reconcile_core::model::{ArchiverFact, Observation};
 use reconcile_server::Lease;
-use reconcile_sim::World;
+use reconcile_sim::{World, fixture};
+use reconcile_spec::valid::{Permission, Window};
 use serde_json::{Value, json};
 
 use crate::{
@@ -199,6 +200,65 @@ fn a_step_outdates_the_proof() {
     assert_eq!(ready()["reason"], "ProofFailed");
     site.board.verified(&proof(true));
     assert_eq!(ready()["status"], "True");
+}
+
+#[test]
+fn maintenance_windows_are_told_with_what_waits() {
+    let (site, mut desired, mut world) = converged();
+    let address = site.served.address();
+    assert_eq!(get(address, "/status").json()["maintenance"], Value::Null);
+    desired.policy.restart = Permission::InWindow;
+    let (cron, timezone) = ("0 2 * * 6".parse().unwrap(), "UTC".to_owned());
+    desired.policy.windows = vec![Window { cron, duration_s: 7200, timezone }];
+    // Sun 2026-11-22 10:00Z.
+    world.now = 1_795_341_600;
+    let file = world.server_mut("node2").files.get_mut("/etc/default/etcd").unwrap();
+    file.bytes.extend_from_slice(b"ETCD_MAX_SNAPSHOTS=9\n");
+    pass(&site.board, &desired, &world, 2);
+    let status = get(address, "/status").json();
+    assert_eq!(
+        status["maintenance"],
+        json!({
+            "open": false, "opensAt": "2026-11-28T02:00:00.000Z", "opens": "Sat 2026-11-28 02:00 UTC",
+            "keeps": ["restart"], "waiting": ["node2:/etc/default/etcd"],
+        })
+    );
+    assert_eq!(status["plan"]["held"][0]["kind"], "window");
+    world.now += 6 * 86_400 - 8 * 3600;
+    pass(&site.board, &desired, &world, 3);
+    let status = get(address, "/status").json();
+    assert_eq!(status["maintenance"]["open"], true);
+    assert_eq!(status["maintenance"]["closesAt"], "2026-11-28T04:00:00.000Z");
+    assert_eq!(status["maintenance"]["waiting"], json!([]));
+    assert!(status["events"].to_string().contains("a maintenance window is open"));
+}
+
+#[test]
+fn a_server_that_leaves_is_told_until_it_has_left() {
+    let site = serve(|_| {});
+    let address = site.served.address();
+    let four = fixture::desire(&fixture::spec(4, 0, |_| {}));
+    let mut world = World::converged(&four);
+    pass(&site.board, &four, &world, 1);
+    assert_eq!(get(address, "/status").json()["hosts"][3]["leaving"], Value::Null);
+    let desired = fixture::desire(&fixture::spec_without(4, 0, &["node4"]));
+    world.grow(&desired);
+    pass(&site.board, &desired, &world, 2);
+    let status = get(address, "/status").json();
+    assert_eq!(status["hosts"][2]["leaving"], Value::Null);
+    assert_eq!(status["hosts"][3]["leaving"]["left"], false);
+    assert_eq!(status["hosts"][3]["leaving"]["remains"].as_array().unwrap().len(), 4);
+    pass(&site.board, &desired, &world.apply_all(&desired), 3);
+    let status = get(address, "/status").json();
+    assert_eq!(status["hosts"][3]["leaving"], json!({ "left": true, "remains": [] }));
+    let levels = |text: &str| {
+        let events = status["events"].as_array().unwrap().iter();
+        let found = events.filter(|event| event["text"].as_str().unwrap().contains(text));
+        found.map(|event| event["level"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(levels("node4 is to leave"), ["info"]);
+    assert_eq!(levels("node4 has left"), ["good"]);
+    assert_eq!(levels("Leaving: False → True"), ["info"], "it is somebody's will");
 }
 
 #[test]

@@ -47,8 +47,13 @@ pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure>
 }
 
 fn line(entry: &Value) -> String {
+    format!("{} {}", at(entry), what(entry))
+}
+
+/// An entry in words, without its time.
+pub(super) fn what(entry: &Value) -> String {
     let text = |key: &str| entry[key].as_str().unwrap_or_default();
-    let what = match text("kind") {
+    match text("kind") {
         "planned" => {
             let held = entry["held"].as_array().map_or(0, Vec::len);
             format!("plan  {} steps, {held} held", entry["steps"])
@@ -82,12 +87,11 @@ fn line(entry: &Value) -> String {
             format!("FAIL  switchover: {}", text("error"))
         }
         kind => kind.to_owned(),
-    };
-    format!("{} {what}", at(entry))
+    }
 }
 
 /// The time of an entry, UTC to the millisecond.
-fn at(entry: &Value) -> String {
+pub(super) fn at(entry: &Value) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970 fit for long")]
     let millis = (entry["at"].as_f64().unwrap_or_default() * 1000.0).round() as i64;
     jiff::Timestamp::from_millisecond(millis)

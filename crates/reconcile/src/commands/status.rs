@@ -1,5 +1,6 @@
 //! `reconcile status`: conditions, servers, services, holds.
 
+mod lately;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -8,11 +9,13 @@ use comfy_table::{Table, presets};
 use reconcile_core::{
     model::{HostName, Revision},
     ports::Fleet as _,
-    status::{Condition, Status, Truth, status},
+    status::{Condition, Maintenance, Status, Truth, status},
+    windows::written,
 };
 use reconcile_engine::look;
 use serde::Serialize;
 
+use self::lately::Lately;
 use super::converge::{Prepared, prepare, prove, unsafe_plan};
 use crate::{
     cli::{Cli, Format, StatusArgs},
@@ -33,6 +36,9 @@ struct Shown<'a> {
     /// Why it is not the newest.
     #[serde(skip_serializing_if = "Option::is_none")]
     source_refused: Option<&'a str>,
+    /// The last events of the journal on this machine, newest last.
+    #[serde(flatten)]
+    lately: Option<Lately>,
     /// Round trips that learning the facts of each server took.
     round_trips: BTreeMap<HostName, u64>,
 }
@@ -45,7 +51,7 @@ pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Fa
     let mut well = true;
     for spec in &source.clusters {
         let prepared = prepare(spec, &source.base)?;
-        let shown = round(&prepared, &source, arguments).await?;
+        let shown = round(cli, &prepared, &source, arguments).await?;
         well &= shown.well;
         output::print(&shown.status)?;
     }
@@ -61,6 +67,7 @@ struct Round {
 }
 
 async fn round(
+    cli: &Cli,
     prepared: &Prepared,
     source: &Source,
     arguments: &StatusArgs,
@@ -78,6 +85,7 @@ async fn round(
         status: &status,
         commit: source.revision.as_ref(),
         source_refused: source.refused.as_deref(),
+        lately: lately::read(cli, &prepared.desired.cluster),
         round_trips: prepared.fleet.round_trips(),
     };
     let status = if arguments.watch && arguments.output == Format::Json {
@@ -105,13 +113,14 @@ fn coloured(table: &str, conditions: &[Condition]) -> String {
     let mut lines = table.lines();
     let mut text = lines.next().map_or_else(String::new, |header| format!("{header}\n"));
     for (line, Condition { kind, status, .. }) in lines.zip(conditions) {
-        let bad = if *kind == "Stalled" { Truth::True } else { Truth::False };
         let colour = match (*kind, *status) {
             (_, Truth::Unknown) => "33",
-            ("Reconciling", Truth::True) => "36",
             ("Reconciling", Truth::False) => "39",
-            (_, status) if status == bad => "31",
-            _ => "32",
+            (kind, status) if status == Condition::wanted(kind) => "32",
+            // These are somebody's will, and pass.
+            ("Reconciling" | "Leaving", _) => "36",
+            ("Paused" | "OrphanedMember", _) => "33",
+            _ => "31",
         };
         let word = format!("{status:?}");
         let painted = format!("\x1b[{colour}m{word}\x1b[0m");
@@ -138,38 +147,7 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
         conditions.add_row([condition.kind, &truth, condition.reason, &condition.message]);
     }
     text.push_str(&coloured(&trimmed(&conditions), &status.conditions));
-    let mut hosts = table(&[
-        "HOST",
-        "ADDRESS",
-        "ETCD",
-        "POSTGRESQL",
-        "STATE",
-        "TIMELINE",
-        "LAG",
-        "SWARM",
-        "TASKS",
-    ]);
-    for host in &status.hosts {
-        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-        hosts.add_row([
-            host.name.to_string(),
-            host.address.clone(),
-            host.etcd.clone(),
-            host.role.clone(),
-            host.state.clone(),
-            or_dash(host.timeline.map(|timeline| timeline.to_string())),
-            or_dash(host.lag_bytes.map(|lag| format!("{lag} B"))),
-            host.swarm.clone(),
-            or_dash(host.tasks.map(|tasks| tasks.to_string())),
-        ]);
-    }
-    text.push('\n');
-    text.push_str(&trimmed(&hosts));
-    for host in &status.hosts {
-        if let Some(reason) = &host.unreachable {
-            text.push_str(&format!("{} is unknown: {reason}\n", host.name));
-        }
-    }
+    text.push_str(&hosts(status));
     let mut services = table(&["SERVICE", "TASKS", "IMAGE"]);
     for service in &status.services {
         let running = service.running.map_or_else(|| "?".to_owned(), |running| running.to_string());
@@ -185,6 +163,9 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
         for step in status.pending.iter().take(if wide { usize::MAX } else { 10 }) {
             text.push_str(&format!("  {step}\n"));
         }
+    }
+    if let Some(maintenance) = &status.maintenance {
+        text.push_str(&format!("\nMaintenance window: {}\n", window(maintenance)));
     }
     if !status.held.is_empty() {
         text.push_str(&format!("\nHeld ({}):\n", status.held.len()));
@@ -205,5 +186,78 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
             text.push_str(&format!("  all {} hold (-o wide shows each)\n", proof.proofs.len()));
         }
     }
+    match &shown.lately {
+        Some(Lately::Events(events)) => {
+            text.push_str("\nLast events, of the journal on this machine:\n");
+            for event in events {
+                text.push_str(&format!("  {:>8}  {}\n", event.age(), event.text));
+            }
+        }
+        Some(Lately::EventsUnread(why)) => text.push_str(&format!("\n{why}\n")),
+        None => {}
+    }
     text
+}
+
+/// The table of servers, and what is to be said of single ones.
+fn hosts(status: &Status) -> String {
+    let mut rows = table(&[
+        "HOST",
+        "ADDRESS",
+        "ETCD",
+        "POSTGRESQL",
+        "STATE",
+        "TIMELINE",
+        "LAG",
+        "SWARM",
+        "TASKS",
+    ]);
+    for host in &status.hosts {
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        rows.add_row([
+            host.name.to_string(),
+            host.address.clone(),
+            host.etcd.clone(),
+            host.role.clone(),
+            host.state.clone(),
+            or_dash(host.timeline.map(|timeline| timeline.to_string())),
+            or_dash(host.lag_bytes.map(|lag| format!("{lag} B"))),
+            host.swarm.clone(),
+            or_dash(host.tasks.map(|tasks| tasks.to_string())),
+        ]);
+    }
+    let mut text = format!("\n{}", trimmed(&rows));
+    for host in &status.hosts {
+        if let Some(reason) = &host.unreachable {
+            text.push_str(&format!("{} is unknown: {reason}\n", host.name));
+        }
+        if let Some(leaving) = &host.leaving {
+            let how = if leaving.left {
+                "has left and can be taken out of the file".to_owned()
+            } else {
+                format!("is to leave: {}", leaving.remains.join(", "))
+            };
+            text.push_str(&format!("{} {how}\n", host.name));
+        }
+    }
+    text
+}
+
+/// What is to be known of maintenance windows, in a line.
+fn window(maintenance: &Maintenance) -> String {
+    let mut parts = vec![match (maintenance.open, maintenance.closes_at) {
+        (true, Some(closes)) => format!("open until {}", written(closes)),
+        (true, None) => "open".to_owned(),
+        (false, _) => "closed".to_owned(),
+    }];
+    parts.push(match &maintenance.opens {
+        Some(opens) => format!("the next opens {opens}"),
+        None => "none ever opens".to_owned(),
+    });
+    match maintenance.waiting.as_slice() {
+        [] => parts.push("nothing waits for it".to_owned()),
+        [one] => parts.push(format!("{one} waits for it")),
+        [first, rest @ ..] => parts.push(format!("{first} and {} more wait for it", rest.len())),
+    }
+    parts.join("; ")
 }

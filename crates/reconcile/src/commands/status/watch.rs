@@ -92,7 +92,7 @@ async fn block(followed: &mut Followed<'_>, arguments: &StatusArgs) -> Result<St
     let mut text = String::new();
     for prepared in &followed.prepared {
         let source = &followed.source;
-        let Round { status, .. } = round(prepared, source, arguments).await?;
+        let Round { status, .. } = round(followed.cli, prepared, source, arguments).await?;
         match arguments.output {
             Format::Text | Format::Wide => {
                 text.push_str(&format!("{stamp:.0}, every {} s\n", arguments.interval));
