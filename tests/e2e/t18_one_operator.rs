@@ -57,7 +57,7 @@ fn the_second_operator_waits_and_takes_over() {
     lab.reconcile(&spec, &["switchover", "--state-dir", state]).expect(0).says("is the primary");
     println!("asked, given, handed over and given back within {}", seconds(began.elapsed()));
     assert_ne!(lab.primary(), leader);
-    await_word(&first, "somebody asked for the lease; it was given back", PATIENCE);
+    await_word(&first, "the lease was given back", PATIENCE);
     await_word(&first, "the lease is ours again", PATIENCE);
     let second = operator(&lab, &spec, "second");
     await_word(&second, "holds the lease of this cluster", PATIENCE);
@@ -117,6 +117,17 @@ fn the_second_operator_waits_and_takes_over() {
     lab.sh(node, &format!("chmod 644 {FILE}"));
     await_word(&third, "refused: elsewhere/1/0 holds the lease", PATIENCE);
     assert_eq!(lab.sh(node, &format!("stat -c %a {FILE}")).trim(), "644");
+    println!(
+        "until it is asked under a newer one still: whoever holds the lease gives it back for that"
+    );
+    await_word(&third, "the lease was given back", PATIENCE);
+    until("the refused drift to be healed", PATIENCE, || {
+        let mode = lab.sh(node, &format!("stat -c %a {FILE}"));
+        (mode.trim() == "600").then_some(()).ok_or(second.told() + &third.told())
+    });
+    let fence = lab.sh(node, "cat /var/lib/reconcile/fence.main");
+    let token = fence.split(' ').next().and_then(|token| token.parse::<u64>().ok());
+    assert!(token.is_some_and(|token| token > 1_000_000), "{fence}");
 
     println!("a holder that ends in peace gives the lease back");
     signal(&third, "-TERM");

@@ -73,8 +73,9 @@ impl Held {
         &self.lost
     }
 
-    /// Cancelled when somebody asks for it. Who holds it all the time then gives it back, and waits
-    /// for it again.
+    /// Cancelled when somebody asks for it, and when a server that did not grant it would refuse our
+    /// effects. Who holds it all the time then gives it back, and waits for it again: the next token
+    /// is above all that are known.
     pub fn asked(&self) -> &CancellationToken {
         &self.asked
     }
@@ -223,7 +224,9 @@ async fn attempt<V: Voters>(port: &V, holder: &str, wait: Wait) -> Result<Arc<He
     let votes = ballot(port, &all, &Ballot::Claim(claimant.clone())).await;
     let granted =
         votes.iter().filter(|vote| matches!(vote, Ok(Vote { granted: true, .. }))).count();
-    if granted >= needed {
+    let refused = votes.iter().flatten().any(|vote| !vote.granted);
+    // A voter that gave the same token to another would refuse our effects as long as we hold it.
+    if granted >= needed && !refused {
         port.carry(&claimant);
         let until = Mutex::new(asked + TTL.saturating_sub(MARGIN));
         let (lost, asked) = (CancellationToken::new(), CancellationToken::new());
@@ -250,7 +253,13 @@ pub async fn keep<V: Voters>(port: &V, held: &Held) {
             let granted =
                 votes.iter().filter(|vote| matches!(vote, Ok(Vote { granted: true, .. }))).count();
             let holder = &held.claimant.holder;
-            if votes.iter().flatten().any(|vote| asked_by_other(vote, holder).is_some()) {
+            // It did not answer when this lease was won and remembers one that is over.
+            let objects = |vote: &Vote| !vote.granted && vote.left_ms == 0;
+            if votes
+                .iter()
+                .flatten()
+                .any(|vote| objects(vote) || asked_by_other(vote, holder).is_some())
+            {
                 held.asked.cancel();
             }
             if granted >= needed {

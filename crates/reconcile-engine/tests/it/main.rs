@@ -5,6 +5,7 @@ mod bare;
 mod crashes;
 mod cut_off;
 mod journal;
+mod lease;
 mod leaving;
 mod model;
 mod passwords;

@@ -106,7 +106,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
             continue;
         }
         if asked {
-            say("somebody asked for the lease; it was given back");
+            say("the lease was given back: somebody asked for it, or a server knows a newer one");
             continue;
         }
         say("the lease was lost; another operator may act by now");
