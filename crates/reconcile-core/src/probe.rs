@@ -44,6 +44,9 @@ pub struct ProbeFile {
     pub expect: String,
     /// The text must not travel.
     pub secret: bool,
+    /// Desired mode, owner and group. Where these or the digest differ, it is asked when the file was
+    /// changed.
+    pub keep: Option<(u32, String, String)>,
 }
 
 /// What to ask the local PostgreSQL (most of it only a primary) through its Unix socket as the operating-system user `postgres`.

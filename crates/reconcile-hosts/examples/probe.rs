@@ -90,6 +90,7 @@ fn request(address: &str) -> ProbeRequest {
         path: path.to_owned(),
         expect: "0".repeat(64),
         secret: path.contains("patroni"),
+        keep: None,
     };
     let paths = [
         "/etc/default/etcd",

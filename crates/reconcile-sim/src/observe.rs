@@ -33,6 +33,7 @@ impl World {
                 group: file.group.clone(),
                 text: (shown && file.bytes.len() <= TEXT_LIMIT).then(|| file.text()),
                 digest,
+                changed: None,
             };
             Some((asked.path.clone(), fact))
         });

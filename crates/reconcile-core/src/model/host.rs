@@ -112,6 +112,30 @@ pub struct FileFact {
     pub group: String,
     /// The text, only where it differs from the desired one, is not secret and is at most 64 KiB.
     pub text: Option<String>,
+    /// When it was last changed, only where it differs from the desired one.
+    pub changed: Option<Changed>,
+}
+
+/// The last change of a file, of its text or its owner and mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changed {
+    /// Seconds since 1970, by the server's clock.
+    pub at: u64,
+    /// Who was logged in at a terminal then, as far as the server keeps a record of it: `alice` or
+    /// `alice (192.0.2.7)`. Likely, and no proof.
+    pub present: Vec<String>,
+}
+
+impl std::fmt::Display for Changed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "last changed {}", crate::windows::written(self.at))?;
+        match self.present.as_slice() {
+            [] => Ok(()),
+            [one] => write!(f, ", while {one} was logged in"),
+            many => write!(f, ", while these were logged in: {}", many.join(", ")),
+        }
+    }
 }
 
 /// Kind of a directory entry.

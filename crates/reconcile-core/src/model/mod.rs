@@ -12,8 +12,8 @@ mod swarm;
 
 pub use content::{Content, SecretText, sha256_hex};
 pub use host::{
-    Claim, ClaimKind, DataDirFact, DiskFact, DockerFact, FileFact, FileKind, HostFacts, Listener,
-    LocalSwarm, LocalSwarmState, Manifest, OsFact, Owed, PackageFact, UnitFact,
+    Changed, Claim, ClaimKind, DataDirFact, DiskFact, DockerFact, FileFact, FileKind, HostFacts,
+    Listener, LocalSwarm, LocalSwarmState, Manifest, OsFact, Owed, PackageFact, UnitFact,
 };
 pub use names::{HostName, ObjectId};
 pub use observation::{Observation, Observed};

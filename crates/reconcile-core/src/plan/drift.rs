@@ -11,7 +11,7 @@ use reconcile_spec::valid::{Drift, DriftModes, SwarmRole};
 use serde::Serialize;
 
 use super::{
-    Held, HoldReason, Verb,
+    DIFFERS, Held, HoldReason, Verb,
     draft::{Draft, Drafts, View},
 };
 use crate::{
@@ -107,7 +107,11 @@ fn told(step: &Draft) -> String {
         .collect();
     let more = step.changes.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    if changes.is_empty() { step.reason.clone() } else { changes.join(", ") + &more }
+    if changes.is_empty() {
+        return step.reason.clone();
+    }
+    let by = step.reason.strip_prefix(DIFFERS).unwrap_or_default();
+    changes.join(", ") + &more + by
 }
 
 /// What the servers have recorded. `Some(None)`: there is a record that could not be read.

@@ -33,6 +33,9 @@ use crate::{
     model::{HostName, ObjectId, Observed},
 };
 
+/// Why a file is written anew; what is known of its last change comes after.
+const DIFFERS: &str = "it differs";
+
 /// A plan. It does nothing until it is executed.
 #[must_use = "a plan does nothing until it is executed"]
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -29,17 +29,19 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
             path: managed.file.path.clone(),
             expect: managed.file.content.digest(),
             secret: managed.file.content.is_secret(),
+            keep: Some((managed.file.mode, managed.file.owner.clone(), managed.file.group.clone())),
         })
         .collect();
     if drift::reports(desired.policy.drift) {
         // No digest is this: the text is always sent.
         let (path, expect) = (drift::RECORD.to_owned(), "-".to_owned());
-        files.push(ProbeFile { path, expect, secret: false });
+        files.push(ProbeFile { path, expect, secret: false, keep: None });
     }
     files.push(ProbeFile {
         path: POLICY.to_owned(),
         expect: sha256_hex(POLICY_TEXT.as_bytes()),
         secret: true,
+        keep: None,
     });
     let mut data_dirs = BTreeSet::new();
     let member = desired.etcd.members.get(host);
@@ -49,6 +51,7 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
             path: etcd::BOOTSTRAP_ENV.to_owned(),
             expect: String::new(),
             secret: false,
+            keep: None,
         });
     }
     let patroni = desired.patroni.members.get(host);

@@ -3,7 +3,7 @@
 use reconcile_spec::valid::SwarmRole;
 
 use super::{
-    HoldReason, Impact, Verb,
+    DIFFERS, HoldReason, Impact, Verb,
     draft::{Draft, Drafts, View},
 };
 use crate::{
@@ -240,6 +240,11 @@ fn runs(facts: &HostFacts, unit: &str) -> bool {
 }
 
 /// True where a file is as desired.
+/// Why a file is written anew, and what is known of who made that necessary.
+fn differs(fact: &FileFact) -> String {
+    fact.changed.as_ref().map_or_else(|| DIFFERS.to_owned(), |by| format!("{DIFFERS}; {by}"))
+}
+
 fn same(managed: &ManagedFile, fact: &FileFact) -> bool {
     let file = &managed.file;
     fact.kind == FileKind::File
@@ -334,7 +339,7 @@ fn plan_file(
         return;
     }
     let verb = if fact.is_some() { Verb::Update } else { Verb::Create };
-    let reason = if fact.is_some() { "it differs" } else { "it does not exist" };
+    let reason = fact.map_or_else(|| "it does not exist".to_owned(), differs);
     let action = HostAction::WriteFile {
         file: file.clone(),
         before: fact.map(|fact| fact.digest.clone()),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use reconcile_core::{
     action::UnitVerb,
     model::{
-        Claim, ClaimKind, DataDirFact, DiskFact, FileFact, FileKind, Manifest, OsFact, Owed,
-        PackageFact, PauseNote, UnitFact,
+        Changed, Claim, ClaimKind, DataDirFact, DiskFact, FileFact, FileKind, Manifest, OsFact,
+        Owed, PackageFact, PauseNote, UnitFact,
     },
     probe::ProbeRequest,
 };
@@ -142,10 +142,28 @@ pub(super) fn files(
             .and_then(|(i, _)| sections.bytes(&format!("text.{i}")))
             .filter(|bytes| bytes.len() <= TEXT_LIMIT)
             .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        let changed = wanted.and_then(|(i, _)| changed(&sections.text(&format!("changed.{i}"))));
         let mode = mode & 0o7777;
-        facts.insert(path, FileFact { kind, digest, mode, owner, group, text });
+        facts.insert(path, FileFact { kind, digest, mode, owner, group, text, changed });
     }
     Ok(facts)
+}
+
+/// Seconds since 1970, then lines `NAME [HOST]` of who was there.
+fn changed(text: &str) -> Option<Changed> {
+    let mut lines = text.lines();
+    let at = lines.next()?.parse().ok()?;
+    let person = |line: &str| {
+        let mut words = line.split_whitespace();
+        let name = words.next()?;
+        let plain = |word: &str| word.bytes().all(|b| b.is_ascii_graphic()) && word.len() <= 64;
+        plain(name).then(|| match words.next().filter(|host| plain(host)) {
+            Some(host) => format!("{name} ({host})"),
+            None => name.to_owned(),
+        })
+    };
+    let present: BTreeSet<String> = lines.filter_map(person).collect();
+    Some(Changed { at, present: present.into_iter().collect() })
 }
 
 /// `digest  path` lines by path. Names with a backslash or line break are escaped and left out.

@@ -244,7 +244,39 @@ fn files(body: &mut String, request: &ProbeRequest) {
         let (expect, path) = (quote(&file.expect), quote(&file.path));
         let _infallible = writeln!(body, "drift {index} {expect} {path}");
     }
+    traces(body, request);
 }
+
+/// When a file that is not as desired was changed, and who was logged in at a terminal then. Nothing
+/// of it is needed, so what the server cannot tell is left out.
+fn traces(body: &mut String, request: &ProbeRequest) {
+    body.push_str(TRACES);
+    for (index, file) in request.files.iter().enumerate() {
+        let Some((mode, owner, group)) = &file.keep else { continue };
+        let stat = quote(&format!("{:x}\t{owner}\t{group}", 0o100_000 | mode));
+        let (expect, path) = (quote(&file.expect), quote(&file.path));
+        let _infallible = writeln!(body, "traced {index} {stat} {expect} {path}");
+    }
+}
+
+/// `last` prints `NAME LINE [HOST] [HOW IT ENDED]`, boots and the record's own first line among it.
+const TRACES: &str = r#"stats="
+"
+while IFS= read -r line; do stats="$stats$line
+"; done <stat
+# traced N STAT DIGEST PATH
+traced() {
+  case $stats in *"
+$2	$4
+"*) case $sums in *"$3  $4
+"*) return ;; esac ;; esac
+  at=$(stat -c %Z -- "$4" 2>/dev/null) || return
+  printf '%s\n' "$at" >"changed.$1"
+  last -w --time-format notime -p "$(date -d "@$at" '+%Y-%m-%d %H:%M:%S')" 2>/dev/null |
+    awk 'NF > 1 && $1 !~ /^(reboot|shutdown|runlevel|wtmp)$/ && n++ < 5 {
+      print $1, $3 ~ /^(\(|-|still$|gone$|crash$|down$)/ ? "" : $3 }' >>"changed.$1"
+}
+"#;
 
 /// Whether directories hold anything, and the database's identifier: the first eight bytes of
 /// `pg_control`, in every version of PostgreSQL.

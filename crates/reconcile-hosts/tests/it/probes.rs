@@ -23,6 +23,7 @@ fn request(address: &str) -> ProbeRequest {
         path: path.to_owned(),
         expect: "0".repeat(64),
         secret: path.contains("patroni"),
+        keep: None,
     };
     let paths = [
         "/etc/default/etcd",
@@ -358,6 +359,23 @@ fn the_script_is_a_shells_and_holds_only_what_was_asked() {
     for word in ["curl", "psql", "systemctl", "sha256sum", "find"] {
         assert!(text.contains(word) && !empty.contains(word), "{word}");
     }
+}
+
+#[test]
+fn what_differs_is_told_with_when_it_was_changed_and_who_was_there() {
+    let answer = add(
+        &edit(PRIMARY, |_, body| Some(body.to_vec())),
+        "changed.0",
+        "1795000000\nalice 192.0.2.7\nroot\nalice 192.0.2.7\n",
+    );
+    let file = &facts(&answer, "198.51.100.11").files["/etc/default/etcd"];
+    let changed = file.changed.as_ref().unwrap();
+    assert_eq!(
+        changed.to_string(),
+        "last changed 2026-11-18 11:06Z, while these were logged in: alice (192.0.2.7), root"
+    );
+    let silent = facts(&edit(PRIMARY, |_, body| Some(body.to_vec())), "198.51.100.11");
+    assert_eq!(silent.files["/etc/default/etcd"].changed, None);
 }
 
 #[test]
