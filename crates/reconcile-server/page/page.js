@@ -214,10 +214,6 @@ function databaseNode(host) {
   return node(level, host.role, lines, host.role === 'primary' ? 'chief' : '');
 }
 
-function leavingText(leaving) {
-  return leaving.left ? 'has left, can be taken out of the file' : 'is to leave: ' + leaving.remains.join(', ');
-}
-
 function drawMap() {
   const hosts = doc.hosts;
   const of = name => doc.services.filter(service => shortName(service).replace(/-read$/, '') === name);
@@ -229,7 +225,7 @@ function drawMap() {
     h('th', { scope: 'col' }, mark(host.unreachable ? 'bad' : 'good'), ' ', h('b', null, host.name),
       h('small', null, host.address),
       h('small', null, host.unreachable ? 'does not answer' : 'answers in ' + Math.round((host.answerSeconds || 0) * 1000) + ' ms'),
-      host.leaving && h('small', { class: 'leaves' }, leavingText(host.leaving))))));
+      host.leaving && h('small', { class: 'leaves' }, host.leaving.left ? 'has left' : 'is to leave')))));
   const layer = (name, about, cells) => h('tr', null, h('th', { scope: 'row', class: 'layer' }, name, about && h('small', null, about)), cells);
   const wires = (kind, about) => h('tr', { class: 'wires ' + kind, 'aria-hidden': 'true' }, h('th', null, about), hosts.map(() => h('td')));
   const cells = make => hosts.map(host => h('td', null, make(host)));
@@ -300,7 +296,9 @@ function drawConditions() {
     const level = condition.status === 'Unknown' ? 'doubt'
       : when ? (condition.status === 'False' ? 'good' : when)
       : condition.status === 'True' ? 'good' : 'bad';
-    return h('li', null, mark(level), h('span', null, h('b', null, condition.type), ' ' + condition.status), h('small', null, since(condition.lastTransitionTime)), h('span', { class: 'detail' }, condition.message));
+    return h('li', null, mark(level), h('span', null, h('b', null, condition.type), ' ' + condition.status), h('small', null, since(condition.lastTransitionTime)), h('span', { class: 'detail' }, condition.message),
+      condition.type === 'Leaving' && doc.hosts.filter(host => host.leaving && !host.leaving.left).map(host =>
+        h('span', { class: 'detail' }, host.name + ': ' + host.leaving.remains.join(', '))));
   }));
   const proof = doc.proof;
   $('proof-when').replaceChildren(proof ? since(proof.at) : 'not made yet', proof && proof.outdated ? ', too old to count' : '');

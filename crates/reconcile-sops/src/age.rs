@@ -1,4 +1,4 @@
-//! age-encryption.org/v1, reading, for X25519 recipients.
+//! age-encryption.org/v1, reading, for X25519 and ssh-ed25519 recipients.
 
 use aws_lc_rs::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use crate::{
     armor,
     error::SealError,
-    identity::{Identities, Identity},
+    identity::{Identities, Identity, times},
+    ssh,
 };
 
 const VERSION: &[u8] = b"age-encryption.org/v1\n";
@@ -54,10 +55,16 @@ pub(crate) fn open(bytes: &[u8], identities: &Identities) -> Result<Zeroizing<Ve
     if parts.stanzas.iter().any(|stanza| stanza.words[0] == "scrypt") {
         return Err(SealError::Passphrase);
     }
-    for stanza in parts.stanzas.iter().filter(|stanza| stanza.words[0] == "X25519") {
+    for stanza in &parts.stanzas {
+        let kind = stanza.words[0];
+        let tag = match kind {
+            "X25519" => None,
+            ssh::KIND => Some(tag(stanza)?),
+            _ => continue,
+        };
         let share = share(stanza)?;
-        for identity in identities.iter() {
-            if let Some(key) = unwrap(identity, &share, &stanza.body)? {
+        for identity in identities.iter().filter(|one| one.ssh().map(ssh::tag) == tag) {
+            if let Some(key) = unwrap(identity, kind, &share, &stanza.body)? {
                 return with_file_key(&parts, &key);
             }
         }
@@ -71,22 +78,37 @@ fn base64(text: &str) -> Result<Vec<u8>, SealError> {
 
 fn share(stanza: &Stanza<'_>) -> Result<[u8; 32], SealError> {
     let fault = SealError::Age("a recipient's part is not 32 bytes");
-    let [_, share] = stanza.words.as_slice() else { return Err(fault) };
+    let ([_, share] | [ssh::KIND, _, share]) = stanza.words.as_slice() else { return Err(fault) };
     if stanza.body.len() != FILE_KEY + TAG {
         return Err(fault);
     }
     base64(share)?.try_into().map_err(|_| fault)
 }
 
+/// The word by which a part says for which SSH key it is.
+fn tag(stanza: &Stanza<'_>) -> Result<[u8; 4], SealError> {
+    let fault = SealError::Age("a recipient's part has no proper tag");
+    let [_, tag, _] = stanza.words.as_slice() else { return Err(fault) };
+    base64(tag)?.try_into().map_err(|_| fault)
+}
+
 /// The file key, if this part is for this identity.
 fn unwrap(
     identity: &Identity,
+    kind: &str,
     share: &[u8; 32],
     body: &[u8],
 ) -> Result<Option<Zeroizing<Vec<u8>>>, SealError> {
-    let secret = identity.agree(share).ok_or(SealError::Age("a recipient's part is forged"))?;
+    const FORGED: SealError = SealError::Age("a recipient's part is forged");
+    let info = format!("age-encryption.org/v1/{kind}");
+    let mut secret = identity.agree(share).ok_or(FORGED)?;
+    if let Some(wire) = identity.ssh() {
+        // Bound to the SSH key, so that two keys with the same X25519 key are not mixed up.
+        let tweak = derive(wire, &[], info.as_bytes())?;
+        secret = times(&tweak, &secret).ok_or(FORGED)?;
+    }
     let salt = [share.as_slice(), identity.public()].concat();
-    let key = derive(&salt, &secret, b"age-encryption.org/v1/X25519")?;
+    let key = derive(&salt, &secret, info.as_bytes())?;
     Ok(decrypt(&key, [0; NONCE_LEN], body))
 }
 

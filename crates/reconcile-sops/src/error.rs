@@ -14,7 +14,7 @@ pub enum SealError {
     },
     /// An identity file that is itself encrypted, or of a kind that is not read.
     #[error(
-        "line {line} is {kind}, which is not read; only X25519 identities (AGE-SECRET-KEY-1…) are"
+        "line {line} is {kind}, which is not read; only X25519 identities (AGE-SECRET-KEY-1…) and Ed25519 keys of OpenSSH without a passphrase are"
     )]
     OtherIdentity {
         /// Which line.

@@ -10,6 +10,7 @@ mod bech32;
 mod error;
 mod identity;
 mod sops;
+mod ssh;
 mod value;
 
 use zeroize::Zeroizing;

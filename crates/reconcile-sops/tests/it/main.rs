@@ -48,6 +48,54 @@ fn whole_files_are_opened() {
 }
 
 #[test]
+fn files_for_an_ssh_key_are_opened_with_it() {
+    let ssh = keys("ssh-key-for-tests");
+    let public = String::from_utf8(fixture("ssh-key-for-tests.pub")).expect("UTF-8");
+    assert_eq!(format!("{} tests\n", ssh.recipients()), public);
+    let bytes = fixture("ssh.age");
+    assert_eq!(text(open(&bytes, &ssh)), PLAIN);
+    for name in ["ssh-key-for-tests", "ssh-other-key-for-tests", "other-key-for-tests.txt"] {
+        assert_eq!(text(open(&fixture("ssh-several.asc"), &keys(name))), PLAIN, "{name}");
+    }
+    let other = keys("ssh-other-key-for-tests");
+    let said = open(&bytes, &other).err().expect("refused").to_string();
+    assert!(said.contains("for other keys than ours: ssh-ed25519 AAAA"), "{said}");
+    assert!(open(&bytes, &ours()).is_err() && open(&fixture("whole.age"), &ssh).is_err());
+    for place in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 1 << bit;
+            assert!(open(&bytes, &ssh).is_err(), "byte {place}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn ssh_keys_that_do_not_serve_are_refused_with_words() {
+    let refused = |name: &str| {
+        let text = String::from_utf8(fixture(name)).expect("UTF-8");
+        Identities::parse(&text).expect_err(name).to_string()
+    };
+    let said = refused("ssh-passphrase-for-tests");
+    assert!(said.contains("an SSH key with a passphrase"), "{said}");
+    let said = refused("ssh-ecdsa-for-tests");
+    assert!(said.contains("an SSH key that is none of Ed25519"), "{said}");
+    let good = String::from_utf8(fixture("ssh-key-for-tests")).expect("UTF-8");
+    let good = good.trim_end();
+    for (place, letter) in good.char_indices() {
+        if good[..place].contains(char::is_control) && letter.is_ascii_alphanumeric() {
+            let other = if letter == 'A' { "B" } else { "A" };
+            let changed = format!("{}{other}{}", &good[..place], &good[place + 1..]);
+            // All but the comment and unused bits hang together; none of it may panic.
+            if let Ok(read) = Identities::parse(&changed) {
+                assert_eq!(read.recipients(), keys("ssh-key-for-tests").recipients());
+            }
+        }
+        assert!(Identities::parse(&good[..place]).is_err(), "cut at {place}");
+    }
+}
+
+#[test]
 fn another_key_is_told_by_its_public_half() {
     let other = keys("other-key-for-tests.txt");
     let error = open(&fixture("whole.asc"), &other).err().expect("refused");
@@ -96,7 +144,9 @@ fn what_is_no_identity_is_told_by_its_line() {
     assert_eq!(parse("# nothing\n\n"), SealError::NoIdentity);
     assert_eq!(parse("# one\nAGE-SECRET-KEY-1QQQQ\n"), SealError::BadIdentity { line: 2 });
     let ssh = parse("-----BEGIN OPENSSH PRIVATE KEY-----\n");
-    assert!(ssh.to_string().contains("a key of another program"), "{ssh}");
+    assert!(ssh.to_string().contains("a damaged SSH key"), "{ssh}");
+    let rsa = parse("-----BEGIN RSA PRIVATE KEY-----\n");
+    assert!(rsa.to_string().contains("a key of another program"), "{rsa}");
     let encrypted = parse("age-encryption.org/v1\n");
     assert!(encrypted.to_string().contains("an encrypted identity file"), "{encrypted}");
     assert!(!format!("{:?}", ours()).contains("SECRET"));
