@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Browser, Job, Lab, PATIENCE, seconds, until};
+use crate::harness::{Browser, Job, Lab, PATIENCE, figure, seconds, until};
 
 /// Twice the figure of issue 4, as elsewhere.
 const SHOWN: Duration = Duration::from_secs(3);
@@ -119,7 +119,7 @@ fn the_page_follows_the_cluster() {
 
     lab.sh(replica, "systemctl stop etcd");
     let shown = headline(&mut browser, &format!("{replica}: etcd is down"));
-    println!("etcd stopped by hand: on the page after {}", seconds(shown));
+    figure("a change on a server → on the page", "≤ 1.5 s", &seconds(shown));
     assert!(shown <= SHOWN, "{}", job.told());
     headline(&mut browser, "All is well");
     let events = browser.value("document.getElementById('events').textContent").to_string();

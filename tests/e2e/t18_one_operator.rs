@@ -3,7 +3,7 @@
 
 use std::{path::Path, process::Command, thread::sleep, time::Duration};
 
-use crate::harness::{Job, Lab, PATIENCE, seconds, until};
+use crate::harness::{Job, Lab, PATIENCE, figure, seconds, until};
 
 /// The lease lasts 15 s; the next looks every 2 s.
 const TAKE_OVER: Duration = Duration::from_secs(25);
@@ -55,7 +55,11 @@ fn the_second_operator_waits_and_takes_over() {
     let state = state.to_str().expect("the lab's folder is text");
     let began = std::time::Instant::now();
     lab.reconcile(&spec, &["switchover", "--state-dir", state]).expect(0).says("is the primary");
-    println!("asked, given, handed over and given back within {}", seconds(began.elapsed()));
+    figure(
+        "a switchover beside a running `--watch`, which gives it the lease",
+        "no process is stopped",
+        &format!("{} from start to end", seconds(began.elapsed())),
+    );
     assert_ne!(lab.primary(), leader);
     await_word(&first, "the lease was given back", PATIENCE);
     await_word(&first, "the lease is ours again", PATIENCE);
@@ -70,7 +74,11 @@ fn the_second_operator_waits_and_takes_over() {
     let began = std::time::Instant::now();
     first.kill();
     await_word(&second, "is as desired and serves", TAKE_OVER + PATIENCE);
-    println!("the second took over after {}", seconds(began.elapsed()));
+    figure(
+        "kill -9 of the operator that acts → the second one acts",
+        &format!("≤ {}", seconds(TAKE_OVER)),
+        &seconds(began.elapsed()),
+    );
     assert!(began.elapsed() < TAKE_OVER, "{}", second.told());
     heals(&lab, node, &second);
 

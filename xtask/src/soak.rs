@@ -39,7 +39,13 @@ pub(crate) fn soak(words: &[String]) -> Result<(), String> {
     let lab = lab_name();
     run(program(&reconcile.to_string_lossy(), &["lab", "--name", &lab, "up"]))?;
     for (selection, serial) in [
-        (["--package", "reconcile-sim", "--package", "reconcile-engine"].as_slice(), false),
+        (
+            ["reconcile-sim", "reconcile-engine", "reconcile-server"]
+                .map(|name| ["--package", name])
+                .concat()
+                .as_slice(),
+            false,
+        ),
         (&["--package", "reconcile-tests"], true),
     ] {
         let mut tests = runner(&[selection, &selected].concat(), serial);

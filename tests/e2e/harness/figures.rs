@@ -3,7 +3,7 @@
 use std::{fs::OpenOptions, io::Write as _};
 
 /// Notes a figure. `wanted`: what it should be, in words. `RECONCILE_FIGURES` names the file, which
-/// `cargo xtask figures` turns into a page.
+/// `cargo xtask soak` turns into a page.
 pub(crate) fn figure(what: &str, wanted: &str, measured: &str) {
     println!("FIGURE {what} | {wanted} | {measured}");
     let Some(path) = std::env::var_os("RECONCILE_FIGURES") else { return };
