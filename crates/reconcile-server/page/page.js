@@ -255,7 +255,11 @@ function drawSteps() {
   const steps = doc.plan.steps;
   const ended = steps.filter(step => step.progress.state === 'done').length;
   $('plan-count').textContent = steps.length ? ended + ' of ' + steps.length + ' steps done' : '';
-  if (!steps.length) { $('steps').replaceChildren(h('li', { class: 'empty' }, 'Nothing to do: no drift.')); return; }
+  if (!steps.length) {
+    const none = doc.plan.held.length ? 'Nothing can be done now: what differs is held.' : 'Nothing to do: no drift.';
+    $('steps').replaceChildren(h('li', { class: 'empty' }, none));
+    return;
+  }
   // What runs or failed comes first; among hundreds of pending steps nobody would find it.
   const order = { failed: 0, running: 0, pending: 1, skipped: 1, done: 2 };
   const shown = [...steps].sort((a, b) => order[a.progress.state] - order[b.progress.state] || a.id - b.id);
