@@ -23,6 +23,7 @@ mod t18_one_operator;
 mod t19_terminal;
 mod t20_killed_anywhere;
 mod t21_two_operators;
+mod t22_access;
 mod t30_strangers;
 mod t31_bad_hosts;
 mod t40_no_docker;

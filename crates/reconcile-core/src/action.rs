@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::{Claim, Content, HostName, NetworkSpec, ServiceSpec};
+use crate::{
+    desired::Login,
+    model::{Claim, Content, HostName, NetworkSpec, ServiceSpec},
+};
 
 /// One effect. Each is idempotent: carried out again after a crash it finishes or does nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -65,6 +68,18 @@ pub enum HostAction {
         quorum: Option<EtcdQuorum>,
         /// Cluster's name for the manifest.
         cluster: String,
+    },
+    /// Brings new access rules to one server, in the file that has them, and nothing else of that file:
+    /// loads them, connects as everybody who must get in, and puts the old file back where one does
+    /// not. The server's own script does that to its end, whoever listens, and notes how it ended; cut
+    /// off by the server's own end it is found half-way and begun again from the old file.
+    TryAccess {
+        /// The file as desired.
+        file: DesiredFile,
+        /// Digest that it had when the plan was made.
+        before: Option<String>,
+        /// What is tried, and how.
+        trial: Box<AccessTrial>,
     },
     /// Removes a file that reconcile claimed, if it still has this digest.
     RemoveFile {
@@ -176,6 +191,32 @@ pub enum HostAction {
         /// Statements; may hold password verifiers.
         sql: Content,
     },
+}
+
+/// A trial of access rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessTrial {
+    /// Names the rules in the server's note.
+    pub digest: String,
+    /// Lines of pg_hba.conf.
+    pub lines: Vec<String>,
+    /// Who must get in. No password is sent: being asked for one is being let in.
+    pub logins: Vec<Login>,
+    /// Known to lock somebody out: only put back what an earlier trial left.
+    pub lockout: Option<String>,
+    /// PostgreSQL's data directory.
+    pub data_dir: String,
+    /// PostgreSQL's programs.
+    pub bin_dir: String,
+    /// Directory of PostgreSQL's socket.
+    pub socket_dir: String,
+    /// PostgreSQL's port.
+    pub port: u16,
+    /// The plan saw a primary here. What is a primary only by now is not tried on.
+    pub primary: bool,
+    /// Seconds in which Patroni has had a round.
+    pub notice_seconds: u64,
 }
 
 /// A change of etcd's membership. Each that was made already is success.

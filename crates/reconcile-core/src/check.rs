@@ -3,6 +3,7 @@
 //! It shares no code with the planner on purpose (but for where poolers run). The engine refuses a plan that fails here, and
 //! every test of plans asserts that it passes.
 
+mod access;
 mod membership;
 mod roll;
 
@@ -12,7 +13,7 @@ use reconcile_spec::valid::Permission;
 
 use crate::{
     action::{Action, HostAction, PatroniGoal, SwarmAction, UnitVerb},
-    desired::Desired,
+    desired::{Desired, patroni},
     model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed},
     plan::{Impact, Plan, Step, drift},
     windows,
@@ -125,6 +126,9 @@ fn check_host(
             if !recorded && !server.is_some_and(|server| server.files.contains_key(&file.path)) {
                 broken("only desired files are written");
             }
+            if file.path == patroni::CONFIG {
+                access::check_write(desired, observed, host, broken);
+            }
             if let Some((unit, verb)) = notify {
                 if unit.starts_with("patroni") && *verb != UnitVerb::Reload {
                     broken("Patroni is never restarted by systemd");
@@ -144,6 +148,13 @@ fn check_host(
                     }
                 }
             }
+        }
+        HostAction::TryAccess { file, trial, .. } => {
+            if !claims(ClaimKind::File, &file.path) {
+                broken("a file that is not ours is not overwritten");
+            }
+            let on = (host, file.path.as_str());
+            access::check_trial(desired, observed, plan, on, trial, broken);
         }
         HostAction::RemoveFile { path, .. } => {
             if !claims(ClaimKind::File, path) {

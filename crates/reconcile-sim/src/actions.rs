@@ -118,6 +118,9 @@ impl World {
                     _ => Ok(()),
                 }
             }
+            HostAction::TryAccess { file, before, trial } => {
+                self.try_access(host, file, before.as_deref(), trial)
+            }
             HostAction::RemoveFile { path, digest } => self.remove(host, path, digest),
             HostAction::EnsureDirectory { path, .. } => {
                 self.wrote(format!("{host}:{path}"));
@@ -307,7 +310,7 @@ impl World {
     }
 
     /// Reloads or restarts a unit after its file was replaced, if it is active.
-    fn notify(&mut self, host: &HostName, unit: &str, verb: UnitVerb) -> Effect {
+    pub(crate) fn notify(&mut self, host: &HostName, unit: &str, verb: UnitVerb) -> Effect {
         if self.late {
             return Err(refused(host, "run the script", "it was killed", Retry::Soon));
         }

@@ -5,6 +5,7 @@
 //! randomness but that of a seed, never panics on an action, and records what must never happen as a
 //! *violation*. It must not share code with the planner: it is the world, not another opinion.
 
+mod access;
 mod actions;
 mod database;
 mod dump;

@@ -72,6 +72,7 @@ impl World {
             manifest: server.manifest.clone(),
             pooler_held: request.pooler_of.is_some() && self.guarded.contains(host),
             pause: server.pause.clone(),
+            access: server.access.clone(),
             etcd: match request.etcd {
                 Some(_) => self.etcd_fact(host),
                 None => Observation::Known(None),

@@ -7,7 +7,7 @@ use std::{
 
 use reconcile_core::{
     action::UnitVerb,
-    model::{Listener, Manifest, PauseNote, sha256_hex},
+    model::{AccessNote, Listener, Manifest, PauseNote, sha256_hex},
 };
 use serde_json::Value;
 
@@ -148,6 +148,8 @@ pub struct Server {
     pub manifest: Manifest,
     /// The note of a pause.
     pub pause: Option<PauseNote>,
+    /// The note of the last trial of access rules.
+    pub access: Option<AccessNote>,
     /// Parts of the probe that come back unknown.
     pub unknown: BTreeSet<Section>,
     /// What PostgreSQL runs with; None: it does not run.
@@ -173,6 +175,7 @@ impl Server {
             docker_hangs: false,
             manifest: Manifest::default(),
             pause: None,
+            access: None,
             unknown: BTreeSet::new(),
             running: None,
         }

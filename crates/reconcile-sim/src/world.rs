@@ -39,6 +39,8 @@ pub struct World {
     pub sessions: BTreeMap<HostName, String>,
     /// Servers that are to leave.
     pub leaving: BTreeSet<HostName>,
+    /// Words in a line of pg_hba.conf that keep somebody out who must get in.
+    pub locking_out: BTreeSet<String>,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// How often each object was changed.
@@ -142,6 +144,7 @@ impl World {
         self.settle_etcd();
         self.settle_patroni();
         self.settle_running();
+        self.settle_access();
     }
 
     pub(crate) fn violate(&mut self, text: impl Into<String>) {

@@ -229,7 +229,7 @@ fn postgresql_of(postgresql: &valid::Postgresql) -> out::Postgresql {
 }
 
 fn hba_rule(rule: &valid::HbaRule) -> out::HbaRule {
-    let valid::HbaRule { kind, database, user, address, method, options } = rule;
+    let valid::HbaRule { kind, database, user, address, method, options, deliberate } = rule;
     out::HbaRule {
         kind: Some(match kind {
             valid::HbaType::Local => out::HbaType::Local,
@@ -242,6 +242,7 @@ fn hba_rule(rule: &valid::HbaRule) -> out::HbaRule {
         address: address.clone(),
         method: Some(method.as_str().to_owned()),
         options: scalars(options),
+        deliberate: Some(*deliberate),
     }
 }
 

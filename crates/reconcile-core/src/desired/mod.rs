@@ -2,6 +2,7 @@
 //! objects. Made from the validated specification and the secrets' values; nothing observed
 //! flows in, so the same file gives the same desired state wherever it is read.
 
+pub mod access;
 pub mod etcd;
 pub mod haproxy;
 pub mod patroni;
@@ -19,6 +20,7 @@ use std::{
 use reconcile_spec::ClusterSpec;
 use serde::Serialize;
 
+pub use access::{DesiredAccess, Login};
 pub use etcd::DesiredEtcd;
 pub use patroni::DesiredPatroni;
 pub use postgresql::DesiredSql;

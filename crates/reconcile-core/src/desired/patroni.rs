@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use reconcile_spec::{
     ClusterSpec, secrets,
-    valid::{Component, HbaRule, Host, Listen, SynchronousMode, Watchdog},
+    valid::{Component, Host, Listen, SynchronousMode, Watchdog},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{SecretValues, bracketed, etcd, header, line, yaml};
+use super::{DesiredAccess, SecretValues, access, bracketed, etcd, header, line, yaml};
 use crate::model::HostName;
 
 /// systemd unit.
@@ -53,6 +53,8 @@ pub struct DesiredPatroni {
     pub bin_dir: String,
     /// Dynamic configuration, as `PATCH /config` takes it.
     pub config: Value,
+    /// Who gets in.
+    pub access: DesiredAccess,
 }
 
 /// A member's addresses.
@@ -107,6 +109,7 @@ pub(super) fn cluster(spec: &ClusterSpec) -> DesiredPatroni {
         data_dir: spec.postgresql.data_dir.clone(),
         bin_dir: spec.postgresql.bin_dir.clone(),
         config: dynamic(spec),
+        access: access::access(spec),
     }
 }
 
@@ -139,49 +142,6 @@ pub fn dynamic(spec: &ClusterSpec) -> Value {
             "parameters": parameters,
         },
     })
-}
-
-/// The lines of pg_hba.conf: what the system needs, what the user wants, then applications from
-/// the cluster's own nodes (where the poolers are); nobody else.
-fn hba(spec: &ClusterSpec) -> Vec<String> {
-    let mut lines =
-        vec!["local all postgres peer".to_owned(), "local all all scram-sha-256".to_owned()];
-    let mask = |host: &Host| match host.address {
-        std::net::IpAddr::V4(address) => format!("{address}/32"),
-        std::net::IpAddr::V6(address) => format!("{address}/128"),
-    };
-    // Patroni asks its own PostgreSQL for timeline and position through a replication connection.
-    lines.push(format!("host replication {REPLICATION_ROLE} 127.0.0.1/32 scram-sha-256"));
-    for host in spec.hosts_with(Component::Patroni) {
-        let from = mask(host);
-        lines.push(format!("host replication {REPLICATION_ROLE} {from} scram-sha-256"));
-        lines.push(format!("host all {REWIND_ROLE} {from} scram-sha-256"));
-    }
-    lines.extend(spec.postgresql.hba.iter().map(hba_line));
-    lines.push("host all all 127.0.0.1/32 scram-sha-256".to_owned());
-    lines.push("host all all ::1/128 scram-sha-256".to_owned());
-    for host in spec.staying() {
-        lines.push(format!("host all all {} scram-sha-256", mask(host)));
-    }
-    lines
-}
-
-fn hba_line(rule: &HbaRule) -> String {
-    let mut text = format!("{} {} {}", rule.kind.as_str(), rule.database, rule.user);
-    if let Some(address) = &rule.address {
-        text.push(' ');
-        text.push_str(address);
-    }
-    text.push(' ');
-    text.push_str(rule.method.as_str());
-    for (name, value) in &rule.options {
-        line_option(&mut text, name, value);
-    }
-    text
-}
-
-fn line_option(text: &mut String, name: &str, value: &str) {
-    text.push_str(&format!(" {name}=\"{value}\""));
 }
 
 /// `/etc/patroni/patroni.yml` of a host; it holds passwords.
@@ -234,7 +194,7 @@ pub(super) fn config(spec: &ClusterSpec, host: &Host, values: &SecretValues<'_>)
                 "rewind": login(REWIND_ROLE, secrets::POSTGRES_REWIND),
             },
             "parameters": { "unix_socket_directories": SOCKET_DIR },
-            "pg_hba": hba(spec),
+            "pg_hba": access::lines(spec),
         },
         "watchdog": {
             "mode": match spec.patroni.watchdog {

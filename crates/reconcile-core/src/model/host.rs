@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{EtcdFact, Observation, PatroniFact, PauseNote, SqlFacts};
+use super::{AccessNote, EtcdFact, Observation, PatroniFact, PauseNote, SqlFacts};
 use crate::action::UnitVerb;
 
 /// The facts of one server, all from one round trip.
@@ -39,6 +39,8 @@ pub struct HostFacts {
     pub pooler_held: bool,
     /// The last word on a pause of the cluster, if there ever was one.
     pub pause: Option<PauseNote>,
+    /// The last trial of access rules here.
+    pub access: Option<AccessNote>,
     /// The local etcd member's own word. `Known(None)`: nothing listens on its client port.
     pub etcd: Observation<Option<EtcdFact>>,
     /// The local Patroni's own word. `Known(None)`: nothing listens on its REST port.

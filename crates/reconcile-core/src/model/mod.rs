@@ -1,6 +1,7 @@
 //! The vocabulary: what is desired, what is observed, and the names of things.
 //! Plain data; no I/O, no clock, no randomness.
 
+mod access;
 mod content;
 mod host;
 mod names;
@@ -10,6 +11,7 @@ mod postgres;
 mod revision;
 mod swarm;
 
+pub use access::{AccessNote, AccessState};
 pub use content::{Content, SecretText, sha256_hex};
 pub use host::{
     Changed, Claim, ClaimKind, DataDirFact, DiskFact, DockerFact, FileFact, FileKind, HostFacts,

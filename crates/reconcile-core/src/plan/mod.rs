@@ -4,6 +4,7 @@
 //! Total, pure and deterministic: it never fails (a doubt is a hold), and the same two inputs
 //! give the same bytes.
 
+mod access;
 mod arrange;
 mod display;
 mod draft;
@@ -36,6 +37,10 @@ use crate::{
 /// Why a file is written anew; what is known of its last change comes after.
 const DIFFERS: &str = "it differs";
 
+/// Holds that wait for one another in a row, as a server that is added waits for the primary's file,
+/// and that for its trial.
+const CHAIN: usize = 4;
+
 /// A plan. It does nothing until it is executed.
 #[must_use = "a plan does nothing until it is executed"]
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -56,19 +61,23 @@ pub struct Plan {
 impl Plan {
     /// What is held and will not come to pass by itself when the steps are done.
     pub fn stalled(&self) -> impl Iterator<Item = &Held> {
-        let planned = |object: &ObjectId| self.steps.iter().any(|step| step.object == *object);
-        let queued = move |held: &Held| match &held.reason {
-            HoldReason::OneAtATime(first) => planned(first),
+        self.held.iter().filter(|held| !self.queued(held, CHAIN))
+    }
+
+    /// What it waits for comes by itself.
+    fn queued(&self, held: &Held, chain: usize) -> bool {
+        match &held.reason {
+            HoldReason::OneAtATime(first) => self.planned(first),
+            HoldReason::WaitsFor(object) => {
+                let mut holds = self.held.iter().filter(|held| held.object == *object);
+                self.planned(object) || chain > 0 && holds.any(|held| self.queued(held, chain - 1))
+            }
             _ => false,
-        };
-        let coming = move |object: &ObjectId| {
-            planned(object) || self.held.iter().any(|held| held.object == *object && queued(held))
-        };
-        self.held.iter().filter(move |held| match &held.reason {
-            HoldReason::OneAtATime(_) => !queued(held),
-            HoldReason::WaitsFor(object) => !coming(object),
-            _ => true,
-        })
+        }
+    }
+
+    fn planned(&self, object: &ObjectId) -> bool {
+        self.steps.iter().any(|step| step.object == *object)
     }
 
     /// True if there is nothing to do and nothing is held.
@@ -265,6 +274,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     identity::plan(&view, &mut drafts);
     leaving::hold_back(&view, &mut drafts);
     drift::plan(&view, &mut drafts);
+    access::plan(&view, &mut drafts);
     let (mut steps, mut held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
     if steps.is_empty() {
         let drafts = draft::Drafts { steps: drift::record(&view, &held), held };

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     action::{Action, HostAction, UnitVerb},
-    desired::etcd::UNIT as ETCD,
+    desired::{etcd::UNIT as ETCD, patroni::UNIT as PATRONI},
     model::{HostFacts, HostName, ObjectId},
 };
 
@@ -59,6 +59,7 @@ fn plan_units(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut 
             Action::Host(on, HostAction::WriteFile { notify: Some((of, _)), .. }) => {
                 on == host && of == unit
             }
+            Action::Host(on, HostAction::TryAccess { .. }) => on == host && unit == PATRONI,
             _ => draft.object == object,
         };
         if drafts.steps.iter().any(told) {

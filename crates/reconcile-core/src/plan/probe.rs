@@ -7,7 +7,7 @@ use reconcile_spec::{ClusterSpec, valid::SwarmRole};
 use super::drift;
 use crate::{
     desired::{
-        Desired, DesiredServer, etcd, patroni,
+        Desired, DesiredServer, access, etcd, patroni,
         postgresql::{PROBE_DATABASE, PROBE_ROLE},
         server::{POLICY, POLICY_TEXT},
     },
@@ -57,6 +57,12 @@ pub fn probe_request(desired: &Desired, host: &HostName) -> ProbeRequest {
     let patroni = desired.patroni.members.get(host);
     if patroni.is_some() {
         data_dirs.insert(desired.patroni.data_dir.clone());
+        files.push(ProbeFile {
+            path: access::file(&desired.patroni.data_dir),
+            expect: desired.patroni.access.file_digest.clone(),
+            secret: true,
+            keep: None,
+        });
     }
     let disks = data_dirs
         .iter()

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "tests read goldens, clocks and the environment")]
 
+mod access;
 mod adopt;
 mod canary;
 mod drift;

@@ -228,7 +228,8 @@ fn unowned(world: &World, desired: &Desired) -> BTreeMap<String, String> {
         let ours = server.manifest.cluster.as_ref().is_none_or(|owner| *owner == desired.cluster);
         for (path, file) in &server.files {
             let claimed = server.manifest.claims(reconcile_core::model::ClaimKind::File, path);
-            let volatile = path.starts_with("/run/");
+            // The rules are Patroni's to write.
+            let volatile = path.starts_with("/run/") || path.ends_with("/pg_hba.conf");
             if !volatile && (!claimed || !ours) {
                 all.insert(format!("{name}:{path}"), format!("{file:?}"));
             }

@@ -1,6 +1,7 @@
 //! The engine against the simulated fleet: convergence, crashes, stale looks, strangers.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod access;
 mod bare;
 mod crashes;
 mod cut_off;

@@ -4,7 +4,7 @@ use reconcile_core::{desired::Desired, model::HostName};
 use reconcile_sim::{World, fixture};
 use reconcile_spec::{
     ClusterSpec,
-    valid::{Bytes, RoleName},
+    valid::{Bytes, HbaMethod, RoleName},
 };
 
 use crate::run::converged;
@@ -75,6 +75,11 @@ pub(crate) async fn changes() -> Vec<Workload> {
         change("haproxy config", |spec| spec.haproxy.maxconn = 5000),
         change("role and database added", role_added),
         change("etcd environment", |spec| spec.etcd.heartbeat_ms = 150),
+        change("access rules", |spec| {
+            let mut rule = crate::access::rule("report", HbaMethod::ScramSha256);
+            rule.address = Some("10.9.0.0/16".to_owned());
+            spec.postgresql.hba.push(rule);
+        }),
         change("patroni dynamic config", |spec| {
             spec.patroni.ttl = 45;
             spec.patroni.maximum_lag_on_failover = Bytes(2 << 20);

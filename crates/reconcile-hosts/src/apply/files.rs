@@ -14,7 +14,7 @@ use crate::shell::{base64_lines, quote, words};
 /// `digest PATH` prints the digest of a regular file, `absent`, or what else stands there.
 /// `known OWNER GROUP` tells who is missing: before anything is claimed that cannot be made.
 /// `owned PATH MODE OWNER GROUP` sets mode and owner.
-const HELPERS: &str = r#"digest() {
+pub(super) const HELPERS: &str = r#"digest() {
   if [ -L "$1" ]; then printf 'a symbolic link\n'
   elif [ -f "$1" ]; then d=$(sha256sum <"$1") && printf '%s\n' "${d%% *}"
   elif [ -d "$1" ]; then printf 'a directory\n'

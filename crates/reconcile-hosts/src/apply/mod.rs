@@ -3,6 +3,7 @@
 //!
 //! A script ends its work with `fail RETRY CAUSE`, which becomes the error, or with status 0.
 
+mod access;
 mod etcd;
 mod files;
 mod packages;
@@ -69,6 +70,7 @@ fn describe(action: &HostAction) -> String {
             format!("install packages {}", names.join(", "))
         }
         HostAction::WriteFile { file, .. } => format!("write {}", file.path),
+        HostAction::TryAccess { .. } => "try the access rules".to_owned(),
         HostAction::RemoveFile { path, .. } => format!("remove {path}"),
         HostAction::EnsureDirectory { path, .. } => format!("make directory {path}"),
         HostAction::Unit { unit, verb, .. } => format!("{} {unit}", units::word(*verb)),
@@ -104,6 +106,9 @@ pub fn action_script(action: &HostAction, deadline: Duration) -> Result<String, 
         HostAction::WriteFile { file, before, claim, notify, quorum, cluster } => {
             let notify = notify.as_ref().map(|(unit, verb)| (unit.as_str(), *verb));
             files::write(file, before.as_deref(), *claim, notify, quorum.as_ref(), cluster)
+        }
+        HostAction::TryAccess { file, before, trial } => {
+            access::try_rules(file, before.as_deref(), trial)
         }
         HostAction::RemoveFile { path, digest } => files::remove(path, digest),
         HostAction::EnsureDirectory { path, mode, owner, group } => {
@@ -254,7 +259,10 @@ fn secrets(action: &HostAction) -> Vec<String> {
         HostAction::Sql { sql, .. } if sql.is_secret() => {
             (sql.bytes(), |text| text.split('\'').skip(1).step_by(2).collect())
         }
-        HostAction::WriteFile { file: DesiredFile { content, .. }, .. } if content.is_secret() => {
+        HostAction::WriteFile { file: DesiredFile { content, .. }, .. }
+        | HostAction::TryAccess { file: DesiredFile { content, .. }, .. }
+            if content.is_secret() =>
+        {
             (content.bytes(), |text| {
                 let words = text.split_whitespace().filter(|word| !word.ends_with([':', '=']));
                 let values = words.map(|word| word.split_once('=').map_or(word, |pair| pair.1));

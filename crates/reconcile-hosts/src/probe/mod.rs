@@ -67,6 +67,7 @@ pub fn parse_probe(
         manifest: parse_host::manifest(&sections)?,
         pooler_held: request.pooler_of.is_some() && sections.bytes("guard").is_some(),
         pause: parse_host::pause(request, &sections),
+        access: parse_host::access(&sections),
         etcd: parse_etcd::etcd(request, &sections, &listeners),
         patroni: parse_patroni::patroni(request, &sections, &listeners),
         sql: parse_sql::sql(request, &sections),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use reconcile_core::{
     action::UnitVerb,
     model::{
-        Changed, Claim, ClaimKind, DataDirFact, DiskFact, FileFact, FileKind, Manifest, OsFact,
-        Owed, PackageFact, PauseNote, UnitFact,
+        AccessNote, Changed, Claim, ClaimKind, DataDirFact, DiskFact, FileFact, FileKind, Manifest,
+        OsFact, Owed, PackageFact, PauseNote, UnitFact,
     },
     probe::ProbeRequest,
 };
@@ -302,6 +302,12 @@ pub(super) fn manifest(sections: &Sections) -> Result<Manifest, String> {
 pub(super) fn pause(request: &ProbeRequest, sections: &Sections) -> Option<PauseNote> {
     sections.bytes("pause")?;
     Some(PauseNote::parse(&sections.text("pause"), &request.pause))
+}
+
+/// The note of the last trial of access rules.
+pub(super) fn access(sections: &Sections) -> Option<AccessNote> {
+    sections.bytes("access")?;
+    AccessNote::parse(&sections.text("access"))
 }
 
 pub(super) fn parse_manifest(text: &str) -> Manifest {

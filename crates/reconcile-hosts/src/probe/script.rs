@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use reconcile_core::probe::ProbeRequest;
+use reconcile_core::{model::AccessNote, probe::ProbeRequest};
 
 use super::sql;
 use crate::apply::{OWED, pooler::path as guard_path};
@@ -33,6 +33,7 @@ pub fn probe_script(request: &ProbeRequest) -> String {
     disks(&mut body, request);
     body.push_str(IDENTITY);
     pause(&mut body, request);
+    access(&mut body);
     body.push_str(FINISH);
     script(&body)
 }
@@ -75,6 +76,15 @@ fn pause(body: &mut String, request: &ProbeRequest) {
     let _infallible = write!(
         body,
         "if [ -e {path} ]; then line=; IFS= read -r line <{path}; printf '%s\n' \"$line\" >pause; fi\n"
+    );
+}
+
+/// The note of the last trial of access rules, with builtins.
+fn access(body: &mut String) {
+    let path = AccessNote::PATH;
+    let _infallible = write!(
+        body,
+        "if [ -e {path} ]; then line=; IFS= read -r line <{path}; printf '%s\n' \"$line\" >access; fi\n"
     );
 }
 

@@ -11,7 +11,10 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reconcile_core::{
-    action::{DesiredFile, EtcdChange, HostAction, PatroniAction, PatroniGoal, UnitVerb},
+    action::{
+        AccessTrial, DesiredFile, EtcdChange, HostAction, PatroniAction, PatroniGoal, UnitVerb,
+    },
+    desired::Login,
     model::{Claim, ClaimKind, Content, SecretText, sha256_hex},
 };
 use reconcile_hosts::{
@@ -58,6 +61,11 @@ fn write(path: &str, text: &str, before: Option<&str>) -> HostAction {
     }
 }
 
+fn login(word: &str, replication: bool) -> Login {
+    let (address, user) = (Some(word.to_owned()), word.to_owned());
+    Login { address, user, databases: vec![word.to_owned()], replication }
+}
+
 fn every_action(word: &str) -> Vec<HostAction> {
     let text = || word.to_owned();
     let claims = vec![claim(ClaimKind::File, word)];
@@ -70,6 +78,22 @@ fn every_action(word: &str) -> Vec<HostAction> {
             claims: vec![claim(ClaimKind::Package, word)],
             silence: vec![text()],
             start: vec![text()],
+        },
+        HostAction::TryAccess {
+            file: file(word, word),
+            before: Some(text()),
+            trial: Box::new(AccessTrial {
+                digest: text(),
+                lines: vec![text()],
+                logins: vec![login(word, false), login(word, true)],
+                lockout: Some(text()),
+                data_dir: text(),
+                bin_dir: text(),
+                socket_dir: text(),
+                port: 5432,
+                primary: false,
+                notice_seconds: 30,
+            }),
         },
         HostAction::RemoveFile { path: text(), digest: text() },
         HostAction::EnsureDirectory { path: text(), mode: 0o700, owner: text(), group: text() },

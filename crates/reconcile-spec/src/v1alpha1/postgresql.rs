@@ -83,6 +83,9 @@ structure! {
         pub method: Option<String>,
         /// Options of the method.
         pub options: BTreeMap<String, Scalar>,
+        /// The roles of this file that the line keeps out are meant to be kept out. Without it a change of
+        /// these lines that would lock out an application is not made. Default: false.
+        pub deliberate: Option<bool>,
     }
 }
 

@@ -72,6 +72,8 @@ pub struct HbaRule {
     pub method: HbaMethod,
     /// Options of the method.
     pub options: BTreeMap<String, String>,
+    /// Whom it keeps out is meant to be kept out.
+    pub deliberate: bool,
 }
 
 /// Kind of connection that a line of pg_hba.conf is about.

@@ -23,7 +23,7 @@ pub(super) fn rules_of(rules: &mut Rules<'_>, own: &[v1alpha1::HbaRule]) -> Vec<
 
 fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option<HbaRule> {
     let path = format!("spec.postgresql.hba[{index}]");
-    let v1alpha1::HbaRule { kind, database, user, address, method, options } = rule;
+    let v1alpha1::HbaRule { kind, database, user, address, method, options, deliberate } = rule;
     for (field, value) in [("database", database), ("user", user)] {
         if value.contains(|c: char| c.is_whitespace() || matches!(c, '#' | '"')) {
             let message = format!("`{path}.{field}` has a space, '#' or '\"' in it");
@@ -83,6 +83,7 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
         address: address.clone(),
         method,
         options: plain,
+        deliberate: deliberate.unwrap_or(false),
     })
 }
 

@@ -1,0 +1,221 @@
+//! A change of who gets into PostgreSQL: proven on one replica before any other server has it.
+//!
+//! The rules stand in patroni.yml, so it is the steps of that file that are looked at here. Where no
+//! replica streams, the primary proves them in place. Where no primary runs (a cluster that is only
+//! being made, or has no leader), nothing can be proven, and the files are written.
+
+use super::{
+    HoldReason, Impact, Verb,
+    draft::{Draft, Drafts, View},
+};
+use crate::{
+    action::{AccessTrial, Action, HostAction},
+    desired::{
+        access,
+        patroni::{CONFIG, SOCKET_DIR, UNIT},
+    },
+    model::{AccessNote, AccessState, HostFacts, HostName, ObjectId, PatroniFact, PatroniRole},
+};
+
+/// Locked out, as far as a hold names them.
+const NAMED: usize = 3;
+
+/// Members that stay and are known.
+fn staying<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a HostName, &'a HostFacts)> {
+    let members = view.desired.patroni.members.keys();
+    members.filter(|host| !view.leaves(host)).filter_map(|host| Some((host, view.host(host)?)))
+}
+
+/// Our Patroni with a PostgreSQL that runs.
+fn running<'a>(view: &View<'a>, facts: &'a HostFacts) -> Option<&'a PatroniFact> {
+    let fact = facts.patroni.present()?;
+    (super::patroni::ours(view, facts, fact) && fact.state == "running").then_some(fact)
+}
+
+fn streams(view: &View<'_>, facts: &HostFacts) -> bool {
+    running(view, facts).is_some_and(|fact| fact.role == PatroniRole::Replica && fact.streaming)
+}
+
+/// The server has the desired rules in force, or is about to load them.
+fn has_rules(view: &View<'_>, facts: &HostFacts) -> bool {
+    let patroni = &view.desired.patroni;
+    let fact = facts.files.get(&access::file(&patroni.data_dir));
+    fact.is_some_and(|fact| fact.digest == patroni.access.file_digest)
+}
+
+/// The file that has the rules is as desired; for a Patroni that writes pg_hba.conf in another way.
+fn has_file(view: &View<'_>, host: &HostName, facts: &HostFacts) -> bool {
+    let managed = view.desired.servers.get(host).and_then(|server| server.files.get(CONFIG));
+    let there = facts.files.get(CONFIG);
+    managed.zip(there).is_some_and(|(managed, there)| there.digest == managed.file.content.digest())
+}
+
+fn noted(facts: &HostFacts, state: AccessState) -> Option<&AccessNote> {
+    facts.access.as_ref().filter(|note| note.state == state)
+}
+
+/// A server proved the desired rules and has them, or the primary has them anyway.
+fn proven(view: &View<'_>, primary: &HostName) -> bool {
+    let digest = &view.desired.patroni.access.digest;
+    staying(view).any(|(host, facts)| {
+        let note = noted(facts, AccessState::Proven).is_some_and(|note| note.digest == *digest);
+        let primary = host == primary && noted(facts, AccessState::Trying).is_none();
+        let loaded = has_rules(view, facts);
+        running(view, facts).is_some()
+            && (note && (loaded || has_file(view, host, facts)) || primary && loaded)
+    })
+}
+
+/// Why the rules must not be tried at all.
+fn refusal(view: &View<'_>) -> Option<String> {
+    let access = &view.desired.patroni.access;
+    if let Some(reason) = lockout(view) {
+        return Some(reason);
+    }
+    staying(view).find_map(|(host, facts)| {
+        let note = noted(facts, AccessState::Refused).filter(|note| note.digest == access.digest)?;
+        Some(format!(
+            "the access rules were tried on {host} and taken back: {}; change postgresql.hba, or remove {} there to have them tried again",
+            note.reason,
+            AccessNote::PATH
+        ))
+    })
+}
+
+/// Who would be locked out, by the rules alone.
+fn lockout(view: &View<'_>) -> Option<String> {
+    let all = &view.desired.patroni.access.lockouts;
+    let named = all.get(..NAMED.min(all.len())).filter(|named| !named.is_empty())?.join("; ");
+    let more = match all.len() - NAMED.min(all.len()) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Some(format!(
+        "the access rules would lock out {named}{more}; change postgresql.hba, or say `deliberate: true` there"
+    ))
+}
+
+fn object(host: &HostName) -> ObjectId {
+    ObjectId::File(host.clone(), CONFIG.to_owned())
+}
+
+/// Puts a trial in the place of one server's file and lets the others wait for it, or holds all.
+pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
+    let cluster = super::patroni::cluster(view);
+    // The rules name nobody who leaves, and he must be let in until he has left.
+    if super::leaving::under_way(view) {
+        return;
+    }
+    let unfinished = staying(view).find(|(_, facts)| noted(facts, AccessState::Trying).is_some());
+    if let Some((host, facts)) = unfinished {
+        if !drafts.held.iter().any(|held| held.object == object(host)) {
+            try_on(view, host, facts, drafts);
+        }
+        return;
+    }
+    let Some((primary, _)) = cluster.primary else { return };
+    let differs = |host: &HostName| drafts.steps.iter().any(|step| step.object == object(host));
+    let concerned: Vec<_> = staying(view)
+        .filter(|(host, facts)| {
+            differs(host) && running(view, facts).is_some() && !has_rules(view, facts)
+        })
+        .collect();
+    if concerned.is_empty() || proven(view, primary) {
+        return;
+    }
+    if let Some(reason) = refusal(view) {
+        hold(view, drafts, None, &HoldReason::NeedsPerson(reason));
+        return;
+    }
+    let replica = concerned.iter().find(|(_, facts)| streams(view, facts));
+    let beside = staying(view).find(|(_, facts)| streams(view, facts));
+    let in_place = concerned.iter().find(|(host, _)| *host == primary);
+    match (replica, beside, in_place) {
+        (Some((host, facts)), ..) | (None, None, Some((host, facts))) => {
+            try_on(view, host, facts, drafts);
+        }
+        // Its file is held, or as desired and not in force yet.
+        (None, Some((host, _)), _) => {
+            hold(view, drafts, None, &HoldReason::WaitsFor(object(host)));
+        }
+        (None, None, None) => {
+            hold(view, drafts, None, &HoldReason::WaitsFor(object(primary)));
+        }
+    }
+}
+
+/// Plans the trial on a server; everything else that the file is part of waits for it.
+fn try_on(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut Drafts) {
+    let Some(server) = view.desired.servers.get(host) else { return };
+    let Some(managed) = server.files.get(CONFIG) else { return };
+    let patroni = &view.desired.patroni;
+    let (wanted, member) = (&patroni.access, &patroni.members[host]);
+    let round = patroni.config["loop_wait"].as_u64().unwrap_or(10);
+    let trial = AccessTrial {
+        digest: wanted.digest.clone(),
+        lines: wanted.lines.clone(),
+        logins: wanted.logins.get(host).cloned().unwrap_or_default(),
+        lockout: lockout(view),
+        data_dir: patroni.data_dir.clone(),
+        bin_dir: patroni.bin_dir.clone(),
+        socket_dir: SOCKET_DIR.to_owned(),
+        port: member.postgresql_port,
+        primary: running(view, facts).is_some_and(|fact| fact.role != PatroniRole::Replica),
+        notice_seconds: 2 * round + 10,
+    };
+    let seconds = 2 * trial.notice_seconds + 60 + trial.logins.len() as u64;
+    let action = HostAction::TryAccess {
+        file: managed.file.clone(),
+        before: facts.files.get(CONFIG).map(|fact| fact.digest.clone()),
+        trial: Box::new(trial),
+    };
+    let action = Action::Host(host.clone(), action);
+    let reason = if noted(facts, AccessState::Trying).is_some() {
+        "a trial of access rules was cut off here"
+    } else if streams(view, facts) {
+        "its access rules are tried on this replica first"
+    } else {
+        "its access rules are tried in place, as no replica streams"
+    };
+    let mut draft = Draft::new(object(host), Verb::Update, reason, seconds, action);
+    if let Some(index) = drafts.steps.iter().position(|step| step.object == draft.object) {
+        let old = drafts.steps.swap_remove(index);
+        draft.changes = old.changes;
+        // Only the rules are tried: a new password in the same file comes after them.
+        draft.needs = old.needs;
+        draft.needs.retain(|need| !matches!(need, ObjectId::Role(_)));
+    }
+    // The trial tells Patroni what it is still owed.
+    let told = |step: &Draft| match &step.action {
+        Action::Host(on, HostAction::Notify { unit, .. }) => on == host && unit == UNIT,
+        _ => false,
+    };
+    drafts.steps.retain(|step| !told(step));
+    hold(view, drafts, Some(&draft.object), &HoldReason::WaitsFor(draft.object.clone()));
+    drafts.step(draft.impact(Impact::Reload));
+}
+
+/// Holds every server's file, and what changes along with one.
+fn hold(view: &View<'_>, drafts: &mut Drafts, but: Option<&ObjectId>, reason: &HoldReason) {
+    let file = |object: &ObjectId| matches!(object, ObjectId::File(_, path) if path == CONFIG);
+    let (go, mut stay): (Vec<_>, Vec<_>) = std::mem::take(&mut drafts.steps)
+        .into_iter()
+        .partition(|step| file(&step.object) || but.is_some_and(|but| step.together.contains(but)));
+    let held: Vec<ObjectId> = go.into_iter().map(|step| step.object).collect();
+    for step in &mut stay {
+        // A member that has lived with its old file need not wait for the new one.
+        let ObjectId::PatroniMember(host) = &step.object else { continue };
+        let own = object(host);
+        let lived = view.host(host).is_some_and(|facts| {
+            let data = facts.data_dirs.get(&view.desired.patroni.data_dir);
+            data.is_some_and(|data| data.populated) && facts.files.contains_key(CONFIG)
+        });
+        if lived && held.contains(&own) {
+            step.needs.remove(&own);
+        }
+    }
+    drafts.steps = stay;
+    for object in held {
+        drafts.hold(object, reason.clone());
+    }
+}
