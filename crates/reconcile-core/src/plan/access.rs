@@ -108,7 +108,14 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     }
     let unfinished = staying(view).find(|(_, facts)| noted(facts, AccessState::Trying).is_some());
     if let Some((host, facts)) = unfinished {
-        if !drafts.held.iter().any(|held| held.object == object(host)) {
+        let own = object(host);
+        // What a trial left is no drift that somebody else brought about.
+        drafts
+            .held
+            .retain(|held| held.object != own || !matches!(held.reason, HoldReason::Reported(_)));
+        if drafts.held.iter().any(|held| held.object == own) {
+            hold(view, drafts, None, &HoldReason::WaitsFor(own));
+        } else {
             try_on(view, host, facts, drafts);
         }
         return;

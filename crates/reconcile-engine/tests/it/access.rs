@@ -9,7 +9,7 @@ use reconcile_core::{
 use reconcile_sim::{Faults, Position, SimFleet, World, fixture};
 use reconcile_spec::{
     ClusterSpec,
-    valid::{HbaMethod, HbaRule, HbaType},
+    valid::{Drift, HbaMethod, HbaRule, HbaType},
 };
 
 use crate::{
@@ -205,6 +205,30 @@ async fn a_trial_that_was_cut_off_is_finished() {
             assert!(steps(&plan_now(&fleet, &then).await).is_empty());
         }
     }
+}
+
+/// Also where drift is only reported: it is no drift what a trial of ours left.
+#[tokio::test(start_paused = true)]
+async fn what_a_trial_left_is_no_drift() {
+    let reports = |own: &[HbaRule]| {
+        fixture::desire(&spec(3, |spec| {
+            spec.policy.drift.files = Drift::Report;
+            spec.postgresql.hba.extend(own.iter().cloned());
+        }))
+    };
+    let (old, new) = (reports(&[]), reports(&[rule(GRANTED, HbaMethod::Reject)]));
+    let fleet = SimFleet::new(converged(&old).await);
+    fleet.fail(Faults::crash(1, Position::Late));
+    fleet.change(locks_out);
+    tokio::select! {
+        biased;
+        _ = apply(&fleet, &new) => panic!("it was to be killed"),
+        () = fleet.crashed() => {}
+    }
+    fleet.restart();
+    settle(&fleet, &old, 1).await;
+    assert!(!rules(&fleet.world(), "node2").contains(GRANTED));
+    assert_eq!(fleet.world().violations, Vec::<String>::new());
 }
 
 /// A new password in the same file comes after the rules, and only if they hold.
