@@ -52,6 +52,18 @@ pub enum HostAction {
         /// Units to enable and start after (the Docker engine).
         start: Vec<String>,
     },
+    /// `apt-get install` of newer versions of what is installed, never of older ones, with every
+    /// service kept from being started or restarted. Before anything is replaced it is noted which
+    /// units run what will be: the note names that very run of the unit, so that it counts until the
+    /// unit was started anew, by whomever.
+    UpgradePackages {
+        /// Packages with the version to come to.
+        packages: Vec<(String, String)>,
+        /// Units whose program they bring.
+        outdates: Vec<String>,
+        /// REST URL of the Patroni here, where it must not be the primary's by its own word.
+        replica: Option<String>,
+    },
     /// Writes a file atomically: temporary file in the same directory, owner, mode, sync, rename.
     WriteFile {
         /// The file.
@@ -179,6 +191,17 @@ pub enum HostAction {
         /// REST URL.
         endpoint: String,
     },
+    /// Restarts a replica's Patroni, and so PostgreSQL, where it still is the run that an upgrade has
+    /// outdated; then waits until the replica streams again and lags little. Refused while it is the
+    /// primary by its own word.
+    RestartPatroni {
+        /// REST URL.
+        endpoint: String,
+        /// PostgreSQL's data directory.
+        data_dir: String,
+        /// Bytes that it may lag in the end.
+        max_lag_bytes: u64,
+    },
     /// Runs SQL as the operating-system user `postgres` through the Unix socket, on standard
     /// input, stopping at the first error; not in one transaction.
     Sql {
@@ -303,8 +326,11 @@ pub enum PatroniAction {
     /// `runs`; then waits until it streams again and lags little. Patroni is given time to notice
     /// first that a restart is needed.
     RestartReplica {
-        /// What the plan saw it run with that is to change. Empty: Patroni's own word counts.
+        /// What the plan saw it run with that is to change. Where this and `replaced` say nothing,
+        /// Patroni's own word counts.
         runs: BTreeMap<String, String>,
+        /// The process that the plan saw run a program that was replaced since.
+        replaced: Option<u32>,
         /// Seconds in which every Patroni has had a round.
         notice_seconds: u64,
         /// PostgreSQL's data directory.
@@ -323,8 +349,11 @@ pub enum PatroniAction {
     /// The same transaction with a restart of the primary where it is, for what no replica can
     /// take over: lowering what a standby must not have less of, or a single server.
     RestartPrimary {
-        /// What the plan saw it run with that is to change. Empty: Patroni's own word counts.
+        /// What the plan saw it run with that is to change. Where this and `replaced` say nothing,
+        /// Patroni's own word counts.
         runs: BTreeMap<String, String>,
+        /// The process that the plan saw run a program that was replaced since.
+        replaced: Option<u32>,
         /// PostgreSQL's data directory.
         data_dir: String,
         /// Nodes with a pooler and a router.

@@ -6,6 +6,7 @@
 mod access;
 mod membership;
 mod roll;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -165,7 +166,7 @@ fn check_host(
             check_unit(desired, observed, step, (host, unit, *verb), broken);
         }
         HostAction::Notify { unit, verb, quorum } => {
-            if facts.units.get(unit).is_none_or(|unit| unit.owed.is_none()) {
+            if facts.units.get(unit).is_none_or(|unit| unit.owed.is_none() && !unit.outdated) {
                 broken("only a unit that is owed it is told of its file");
             }
             check_notify(desired, observed, step, host, (unit, *verb, quorum.is_some()), broken);
@@ -197,6 +198,13 @@ fn check_host(
             if *until == PatroniGoal::Primary {
                 check_new_database(desired, observed, plan, (host, data_dir), broken);
             }
+        }
+        HostAction::UpgradePackages { packages, outdates, replica } => {
+            let what = (packages.as_slice(), outdates.as_slice(), replica.is_some());
+            upgrade::check(desired, observed, step, host, what, broken);
+        }
+        HostAction::RestartPatroni { .. } => {
+            roll::check_restart(desired, observed, step, host, broken);
         }
         HostAction::StopPatroni { .. } => {
             membership::check_stop(desired, observed, step, host, broken);

@@ -17,4 +17,5 @@ pub mod scram;
 mod setting;
 pub mod status;
 pub mod verify;
+pub mod version;
 pub mod windows;

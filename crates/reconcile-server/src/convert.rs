@@ -128,7 +128,7 @@ pub(crate) fn proof(report: &VerifyReport, at: String) -> Proof {
 pub(crate) fn class(object: &ObjectId) -> &'static str {
     match object {
         ObjectId::Host(_) => "host",
-        ObjectId::Packages(_) => "packages",
+        ObjectId::Packages(_) | ObjectId::Upgrade(_) => "packages",
         ObjectId::File(..) => "file",
         ObjectId::Unit(..) => "unit",
         ObjectId::EtcdMember(_) | ObjectId::EtcdCluster => "etcd",

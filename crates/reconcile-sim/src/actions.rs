@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Free space below which apt gives up.
-const APT_NEEDS: u64 = 400 << 20;
+pub(crate) const APT_NEEDS: u64 = 400 << 20;
 
 type Effect = Result<(), EffectError>;
 
@@ -35,14 +35,15 @@ impl World {
                 self.patch_config(host, &patch)
                     .map_err(|cause| refused(host, "PATCH /config", cause, Retry::Soon))
             }
-            Action::Patroni(host, PatroniAction::RestartReplica { runs, .. }) => {
-                self.restart_replica(host, runs)
+            Action::Patroni(host, PatroniAction::RestartReplica { runs, replaced, .. }) => {
+                self.restart_replica(host, runs, replaced.is_some())
             }
             Action::Patroni(host, PatroniAction::HandOver { candidate, nodes }) => {
                 self.transact(nodes, |world| world.hand_over(host, candidate))
             }
-            Action::Patroni(host, PatroniAction::RestartPrimary { runs, nodes, .. }) => {
-                self.transact(nodes, |world| world.restart_primary(host, runs))
+            Action::Patroni(host, PatroniAction::RestartPrimary { runs, replaced, nodes, .. }) => {
+                let replaced = replaced.is_some();
+                self.transact(nodes, |world| world.restart_primary(host, runs, replaced))
             }
             Action::Swarm(host, action) => self.apply_swarm(host, action),
         };
@@ -105,6 +106,10 @@ impl World {
             HostAction::InstallPackages { packages, cluster, claims, silence, start } => {
                 self.install(host, packages, (cluster, claims), silence, start)
             }
+            HostAction::UpgradePackages { packages, outdates, replica } => {
+                self.upgrade(host, packages, (outdates, replica.is_some()))
+            }
+            HostAction::RestartPatroni { .. } => self.restart_patroni(host),
             HostAction::WriteFile { file, before, claim, notify, quorum, cluster } => {
                 if let Some(quorum) = quorum {
                     self.ask_quorum(host, quorum)?;
@@ -227,7 +232,7 @@ impl World {
     }
 
     /// What a package's own scripts do.
-    fn unpacked(&mut self, host: &HostName, name: &str, silence: &[String]) {
+    pub(crate) fn unpacked(&mut self, host: &HostName, name: &str, silence: &[String]) {
         self.wrote(format!("{host}/package/{name}"));
         let Some(server) = self.servers.get_mut(host) else { return };
         match name {
@@ -360,11 +365,13 @@ impl World {
         match verb {
             UnitVerb::Start => {
                 new.outdated &= state.running;
+                new.old_program &= state.running;
                 (new.running, new.failed) = (true, false);
             }
             UnitVerb::Stop => (new.running, new.outdated) = (false, false),
             UnitVerb::Restart => {
                 (new.running, new.failed, new.outdated) = (true, false, false);
+                new.old_program = false;
                 self.wrote(format!("{host}/{unit} restart"));
             }
             UnitVerb::Reload => {

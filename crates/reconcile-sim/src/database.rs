@@ -307,6 +307,7 @@ impl World {
             system_identifier: system,
             server_version: if up { 150_018 } else { 0 },
             pending_restart: found.as_ref().is_some_and(|scope| self.pending_restart(host, scope)),
+            replaced: (up && server.replaced).then_some(4711),
             paused: found.as_ref().is_some_and(|scope| scope.paused),
             streaming: up && !primary && led,
             wal_position: up.then_some(if replays { (1 << 40) + self.tick } else { 1000 }),

@@ -35,7 +35,8 @@ impl World {
                 let boot = if unit.enabled { "enabled" } else { "disabled" };
                 let masked = if unit.masked { " masked" } else { "" };
                 let outdated = if unit.outdated { " on old settings" } else { "" };
-                writeln!(text, "  unit {name} {state} {boot}{masked}{outdated}")?;
+                let old = if unit.running && unit.old_program { " of an old package" } else { "" };
+                writeln!(text, "  unit {name} {state} {boot}{masked}{outdated}{old}")?;
             }
             for (path, data) in &server.data_dirs {
                 let what = match data {
@@ -55,7 +56,8 @@ impl World {
                 writeln!(text, "  data {path}: {what}")?;
             }
             if let Some(running) = &server.running {
-                writeln!(text, "  postgresql runs with {running:?}")?;
+                let old = if server.replaced { " of an old package" } else { "" };
+                writeln!(text, "  postgresql{old} runs with {running:?}")?;
             }
             if self.paused.contains(name) {
                 writeln!(text, "  the pooler holds its clients back")?;

@@ -315,8 +315,9 @@ impl Switching for SimFleet {
     }
 
     async fn restart(&self, leader: &HostName, how: &PatroniAction) -> Result<(), EffectError> {
-        let PatroniAction::RestartPrimary { runs, .. } = how else { return Ok(()) };
-        self.part(leader, "restart the primary", |world| world.restart_primary(leader, runs)).await
+        let PatroniAction::RestartPrimary { runs, replaced, .. } = how else { return Ok(()) };
+        let restart = |world: &mut World| world.restart_primary(leader, runs, replaced.is_some());
+        self.part(leader, "restart the primary", restart).await
     }
 
     async fn is_primary(&self, member: &HostName) -> bool {

@@ -22,6 +22,7 @@ mod server;
 mod sql;
 mod swarm;
 mod swarm_actions;
+mod upgrade;
 mod world;
 
 pub use database::Database;

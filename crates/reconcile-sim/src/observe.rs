@@ -114,6 +114,7 @@ impl World {
             main_pid: if unit.running { 4242 } else { 0 },
             fragment: format!("/etc/systemd/system/{name}"),
             started_at: 0,
+            outdated: unit.running && unit.old_program,
             owed: unit.owed.map(|verb| Owed { verb, since: 0 }),
         }
     }

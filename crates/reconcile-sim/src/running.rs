@@ -87,6 +87,7 @@ impl World {
         }
         if let Some(server) = self.servers.get_mut(host) {
             server.running = Some(running);
+            server.replaced = false;
         }
     }
 
@@ -97,6 +98,7 @@ impl World {
             // Without etcd PostgreSQL runs on, and nobody can say as what.
             if server.running.is_some() && !server.runs(crate::database::UNIT) {
                 server.running = None;
+                server.replaced = false;
             }
         }
         let (leaders, others): (Vec<_>, Vec<_>) =
@@ -181,27 +183,33 @@ impl World {
         }
     }
 
-    fn standbys<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = &'a HostName> {
+    pub(crate) fn standbys<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = &'a HostName> {
         self.servers
             .keys()
             .filter(|host| scope.leader.as_ref() != Some(*host) && self.serves(host, scope))
     }
 
-    /// It still runs with what the plan saw; where that says nothing, Patroni's word counts.
-    fn as_seen(&self, host: &HostName, scope: &Scope, seen: &Running) -> bool {
-        self.pending_restart(host, scope)
+    /// It still runs what, and with what, the plan saw; where that says nothing, Patroni's word counts.
+    fn as_seen(&self, host: &HostName, scope: &Scope, seen: &Running, replaced: bool) -> bool {
+        let program = self.servers.get(host).is_some_and(|server| server.replaced);
+        (if replaced { program } else { self.pending_restart(host, scope) })
             && self.running(host).is_some_and(|running| {
                 seen.iter().all(|(name, value)| running.get(name) == Some(value))
             })
     }
 
     /// `POST /restart` of a replica that waits for one.
-    pub(crate) fn restart_replica(&mut self, host: &HostName, seen: &Running) -> Effect {
+    pub(crate) fn restart_replica(
+        &mut self,
+        host: &HostName,
+        seen: &Running,
+        replaced: bool,
+    ) -> Effect {
         let attempt = format!("restart PostgreSQL through Patroni on {host}");
         let Some(scope) = self.scope_served_by(host) else {
             return Err(refused(host, attempt, "PostgreSQL does not run", Retry::Later));
         };
-        if scope.leader.as_ref() == Some(host) || !self.as_seen(host, &scope, seen) {
+        if scope.leader.as_ref() == Some(host) || !self.as_seen(host, &scope, seen, replaced) {
             let cause = "503: restart conditions are not satisfied";
             return Err(refused(host, attempt, cause, Retry::Soon));
         }
@@ -210,7 +218,7 @@ impl World {
         let before = self.running(host).cloned();
         self.start_postgresql(host, &scope);
         self.wrote(format!("{host}/postgresql restart"));
-        if self.running(host) == before.as_ref() {
+        if self.running(host) == before.as_ref() && !replaced {
             self.violate(format!("the restart of PostgreSQL on {host} was in vain"));
         }
         if self.replays(host, &scope) {
@@ -220,12 +228,17 @@ impl World {
     }
 
     /// `POST /restart` of the primary while it waits for one.
-    pub(crate) fn restart_primary(&mut self, host: &HostName, seen: &Running) -> Effect {
+    pub(crate) fn restart_primary(
+        &mut self,
+        host: &HostName,
+        seen: &Running,
+        replaced: bool,
+    ) -> Effect {
         let attempt = format!("restart the primary through Patroni on {host}");
         let Some(scope) = self.scope_served_by(host) else {
             return Err(refused(host, attempt, "PostgreSQL does not run", Retry::Later));
         };
-        if scope.leader.as_ref() != Some(host) || !self.as_seen(host, &scope, seen) {
+        if scope.leader.as_ref() != Some(host) || !self.as_seen(host, &scope, seen, replaced) {
             let cause = "503: restart conditions are not satisfied";
             return Err(refused(host, attempt, cause, Retry::Soon));
         }

@@ -90,6 +90,8 @@ pub struct Unit {
     pub failed: bool,
     /// It runs with what its files were before.
     pub outdated: bool,
+    /// It runs what was installed before an upgrade, as it was noted on the server.
+    pub old_program: bool,
     /// What it is to be told of its files, as it was noted on the server.
     pub owed: Option<UnitVerb>,
 }
@@ -154,6 +156,8 @@ pub struct Server {
     pub unknown: BTreeSet<Section>,
     /// What PostgreSQL runs with; None: it does not run.
     pub running: Option<crate::Running>,
+    /// PostgreSQL's program was replaced since it started.
+    pub replaced: bool,
 }
 
 impl Server {
@@ -178,6 +182,7 @@ impl Server {
             access: None,
             unknown: BTreeSet::new(),
             running: None,
+            replaced: false,
         }
     }
 
@@ -233,6 +238,7 @@ impl Server {
         self.files.retain(|path, _| !path.starts_with("/run/"));
         for unit in self.units.values_mut() {
             unit.running = unit.enabled && !unit.masked;
+            unit.old_program = false;
         }
     }
 }

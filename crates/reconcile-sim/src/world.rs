@@ -81,8 +81,11 @@ impl World {
     fn stock(&mut self, desired: &Desired) {
         let packages = desired.servers.values().flat_map(|server| &server.packages);
         for package in packages {
-            let version = package.version.clone().unwrap_or_else(|| "1.0-1".to_owned());
-            self.repository.entry(package.name.clone()).or_insert(version);
+            if let Some(version) = &package.version {
+                self.repository.insert(package.name.clone(), version.clone());
+            }
+            let any = || "1.0-1".to_owned();
+            self.repository.entry(package.name.clone()).or_insert_with(any);
         }
         self.repository.entry("docker.io".to_owned()).or_insert_with(|| "20.10.24".to_owned());
         for service in &desired.swarm.services {

@@ -197,6 +197,7 @@ fn names<T: ToString>(names: &[T]) -> Vec<String> {
 fn postgresql_of(postgresql: &valid::Postgresql) -> out::Postgresql {
     let valid::Postgresql {
         version,
+        package_version,
         port,
         data_dir,
         bin_dir,
@@ -209,6 +210,7 @@ fn postgresql_of(postgresql: &valid::Postgresql) -> out::Postgresql {
     } = postgresql;
     out::Postgresql {
         version: Some(*version),
+        package_version: package_version.clone(),
         port: Some(*port),
         data_dir: Some(data_dir.clone()),
         bin_dir: Some(bin_dir.clone()),

@@ -242,7 +242,12 @@ impl Switching for RealFleet {
         // What follows goes to the poolers and to Patroni, which know no token.
         self.ssh.guard(leader).await?;
         self.switching.checkpoint(leader).await?;
-        if restart.is_some() {
+        // Of a program that was replaced Patroni knows nothing.
+        let noticed = !matches!(
+            restart,
+            Some(PatroniAction::RestartPrimary { runs, replaced: Some(_), .. }) if runs.is_empty()
+        );
+        if restart.is_some() && noticed {
             let url = self.patroni_urls.get(leader).map_or("", String::as_str);
             self.ssh.await_notice(leader, url).await?;
         }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::our_patroni;
 use crate::{
     action::PatroniAction,
-    desired::Desired,
+    desired::{Desired, patroni::UNIT},
     model::{HostName, Observed, PatroniFact, PatroniRole},
     plan::{Impact, Step},
     poolers::poolers,
@@ -54,9 +54,45 @@ fn untried(desired: &Desired, fact: &PatroniFact) -> bool {
     })
 }
 
-fn well(fact: &PatroniFact) -> bool {
+/// Its Patroni runs what was installed before an upgrade.
+pub(super) fn outdated(observed: &Observed, host: &HostName) -> bool {
+    let unit = observed.host(host).and_then(|facts| facts.units.get(UNIT));
+    unit.is_some_and(|unit| unit.outdated)
+}
+
+/// Something else than a parameter asks for a restart.
+fn anew(observed: &Observed, host: &HostName) -> bool {
+    let fact = observed.host(host).and_then(|facts| facts.patroni.present());
+    outdated(observed, host) || fact.is_some_and(|fact| fact.replaced.is_some())
+}
+
+pub(super) fn well(fact: &PatroniFact) -> bool {
     let follows = fact.role == PatroniRole::Replica && fact.streaming;
     fact.state == "running" && (fact.role == PatroniRole::Primary || follows)
+}
+
+/// Restarting a replica's Patroni restarts the replica.
+pub(super) fn check_restart(
+    desired: &Desired,
+    observed: &Observed,
+    step: &Step,
+    host: &HostName,
+    broken: &mut impl FnMut(&'static str),
+) {
+    if !outdated(observed, host) {
+        broken("only a Patroni that an upgrade has outdated is restarted");
+    }
+    if !our_patroni(desired, observed, host) {
+        broken("a Patroni that is not ours is not restarted");
+    }
+    let action = PatroniAction::RestartReplica {
+        runs: std::collections::BTreeMap::new(),
+        replaced: None,
+        notice_seconds: 0,
+        data_dir: String::new(),
+        max_lag_bytes: 0,
+    };
+    check(desired, observed, step, host, &action, broken);
 }
 
 pub(super) fn check(
@@ -118,6 +154,7 @@ pub(super) fn check(
             }
             let primary = others().find(|member| leads(member)).and_then(fact);
             if primary.is_some_and(|primary| lowered(desired, primary))
+                && !anew(observed, host)
                 && !raised(desired, own)
                 && !untried(desired, own)
             {
@@ -143,7 +180,14 @@ pub(super) fn check(
             if lowered(desired, own) {
                 broken("what is lowered is lowered on the primary first");
             }
-            if replicas().any(|replica| replica.pending_restart || raised(desired, replica)) {
+            let waits = |member| {
+                fact(member).is_some_and(|replica| {
+                    replica.pending_restart
+                        || raised(desired, replica)
+                        || outdated(observed, member)
+                })
+            };
+            if others().any(waits) {
                 broken("replicas are restarted before the primary");
             }
         }

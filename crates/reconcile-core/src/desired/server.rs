@@ -125,7 +125,7 @@ pub(super) fn server(spec: &ClusterSpec, host: &Host, values: &SecretValues<'_>)
         packages.extend(pinned(&patroni::PACKAGES, None));
         packages.extend(pinned(
             &[&format!("postgresql-{version}"), &format!("postgresql-client-{version}")],
-            None,
+            spec.postgresql.package_version.as_deref(),
         ));
         for package in &mut packages {
             if package.name == "patroni" {

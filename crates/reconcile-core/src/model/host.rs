@@ -178,6 +178,8 @@ pub struct UnitFact {
     pub started_at: u64,
     /// What it was not told yet of a file of its own.
     pub owed: Option<Owed>,
+    /// It has not been started anew since we replaced its program.
+    pub outdated: bool,
 }
 
 /// A unit's file was replaced, and whoever did it was cut off before the unit was told.

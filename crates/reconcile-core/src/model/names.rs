@@ -39,6 +39,8 @@ pub enum ObjectId {
     Host(HostName),
     /// All packages of a server; apt takes one lock, so they are one object.
     Packages(HostName),
+    /// The versions of the packages that the file pins on a server.
+    Upgrade(HostName),
     /// A file on a server.
     File(HostName, String),
     /// A systemd unit on a server.
@@ -87,6 +89,7 @@ impl ObjectId {
         match self {
             Self::Host(host)
             | Self::Packages(host)
+            | Self::Upgrade(host)
             | Self::File(host, _)
             | Self::Unit(host, _)
             | Self::EtcdMember(host)
@@ -116,6 +119,7 @@ impl fmt::Display for ObjectId {
         match self {
             Self::Host(host) => write!(f, "host/{host}"),
             Self::Packages(host) => write!(f, "{host}/packages"),
+            Self::Upgrade(host) => write!(f, "{host}/upgrade"),
             Self::File(host, path) => write!(f, "{host}:{path}"),
             Self::Unit(host, unit) => write!(f, "{host}/{unit}"),
             Self::EtcdMember(host) => write!(f, "{host}/etcd-member"),

@@ -60,6 +60,8 @@ pub struct PatroniFact {
     pub server_version: u64,
     /// A parameter waits for a restart.
     pub pending_restart: bool,
+    /// The process of a PostgreSQL whose program was replaced since it started.
+    pub replaced: Option<u32>,
     /// Cluster management is paused.
     pub paused: bool,
     /// A replica streams from the primary (`replication_state` of a replica is `streaming`, or,

@@ -70,7 +70,7 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
 /// What is done about drift of an object.
 fn mode(modes: DriftModes, object: &ObjectId) -> Drift {
     match object {
-        ObjectId::Packages(_) => modes.packages,
+        ObjectId::Packages(_) | ObjectId::Upgrade(_) => modes.packages,
         ObjectId::File(..) => modes.files,
         ObjectId::Unit(..) | ObjectId::EtcdMember(_) | ObjectId::PatroniMember(_) => modes.units,
         ObjectId::PatroniConfig
@@ -255,7 +255,9 @@ fn wanted(desired: &Desired) -> Wanted {
     for (host, server) in &desired.servers {
         // That a server is to leave is a change of all that runs there.
         let leaves = desired.leaves(host);
-        wanted.insert(ObjectId::Packages(host.clone()), digest(&server.packages));
+        for object in [ObjectId::Packages(host.clone()), ObjectId::Upgrade(host.clone())] {
+            wanted.insert(object, digest(&server.packages));
+        }
         for (path, file) in &server.files {
             wanted.insert(ObjectId::File(host.clone(), path.clone()), digest(&file.file));
         }

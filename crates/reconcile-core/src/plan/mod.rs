@@ -20,6 +20,7 @@ mod servers;
 mod sql;
 mod stranger;
 mod swarm;
+mod upgrade;
 
 use std::collections::BTreeMap;
 
@@ -266,6 +267,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     servers::plan(&view, &mut drafts);
     etcd::plan(&view, &mut drafts);
     patroni::plan(&view, &mut drafts);
+    upgrade::plan(&view, &mut drafts);
     roll::plan(&view, &mut drafts);
     sql::plan(&view, &mut drafts);
     swarm::plan(&view, &mut drafts);

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     action::{Action, HostAction, UnitVerb},
     desired::{etcd::UNIT as ETCD, patroni::UNIT as PATRONI},
-    model::{HostFacts, HostName, ObjectId},
+    model::{HostFacts, HostName, ObjectId, UnitFact},
 };
 
 /// Comes after files and members, whose own steps may tell a unit already.
@@ -39,19 +39,31 @@ fn plan_pooler(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut
     ));
 }
 
+/// What a unit is to be told, and why.
+fn due(unit: &str, fact: &UnitFact) -> Option<(UnitVerb, &'static str)> {
+    // What was started since has read the new file.
+    let owed = fact.owed.as_ref().filter(|owed| fact.started_at <= owed.since);
+    // Patroni's restart is a restart of the member: roll.rs
+    let outdated = fact.outdated && unit != PATRONI;
+    match owed {
+        _ if outdated => Some((UnitVerb::Restart, "it runs what was installed before")),
+        Some(owed) => Some((owed.verb, "its file was replaced, and it was not told")),
+        None => None,
+    }
+}
+
 fn plan_units(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut Drafts) {
     if view.leaves(host) {
         return;
     }
     for (unit, fact) in &facts.units {
-        let Some(owed) = &fact.owed else { continue };
-        let runs = match owed.verb {
+        let Some((verb, reason)) = due(unit, fact) else { continue };
+        let runs = match verb {
             UnitVerb::Reload => fact.active == "active",
             // etcd may wait for ever for what its new file would give it.
             _ => matches!(fact.active.as_str(), "active" | "activating" | "reloading"),
         };
-        // What was started since has read the new file.
-        if !runs || fact.started_at > owed.since {
+        if !runs {
             continue;
         }
         let object = ObjectId::Unit(host.clone(), unit.clone());
@@ -65,7 +77,7 @@ fn plan_units(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut 
         if drafts.steps.iter().any(told) {
             continue;
         }
-        let restart = owed.verb == UnitVerb::Restart;
+        let restart = verb == UnitVerb::Restart;
         if restart
             && unit == ETCD
             && let Some(reason) = etcd::restart_forbidden(view, host)
@@ -80,12 +92,11 @@ fn plan_units(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut 
             (true, None) => Impact::None,
             (false, _) => Impact::Reload,
         };
-        let verb = owed.verb;
         let action = HostAction::Notify { unit: unit.clone(), verb, quorum };
         let draft = Draft::new(
             object,
             if restart { Verb::Restart } else { Verb::Update },
-            "its file was replaced, and it was not told",
+            reason,
             120,
             Action::Host(host.clone(), action),
         );

@@ -1,5 +1,5 @@
-//! Restarts of PostgreSQL for parameters that need one, one member at a time: replicas first, then
-//! a switchover, so that the old primary starts anew as a replica.
+//! Restarts of PostgreSQL for parameters that need one, or for a program that was replaced, one member
+//! at a time: replicas first, then a switchover, so that the old primary starts anew as a replica.
 //!
 //! A standby must have no less of some parameters than its primary *runs* with. So what is raised is
 //! raised on the replicas first, and what is lowered is lowered on the primary first: there nobody
@@ -18,9 +18,9 @@ use super::{
     patroni::{Cluster, cluster, ours},
 };
 use crate::{
-    action::{Action, PatroniAction},
-    desired::Desired,
-    model::{HostName, ObjectId, PatroniFact, PatroniRole, SettingFact},
+    action::{Action, HostAction, PatroniAction},
+    desired::{Desired, patroni::UNIT},
+    model::{HostFacts, HostName, ObjectId, PatroniFact, PatroniRole, SettingFact},
     poolers::{PoolersError, poolers},
     setting::same,
 };
@@ -57,11 +57,20 @@ struct Wanting<'a> {
     runs: BTreeMap<String, String>,
     /// It is the primary, and its server leaves.
     leaves: bool,
+    /// PostgreSQL itself runs a program that was replaced.
+    replaced: Option<u32>,
+    /// Its Patroni does.
+    outdated: bool,
+    /// It is the primary, and its programs are to be replaced when it is not.
+    hands_over: bool,
 }
 
 impl Wanting<'_> {
     /// Something differs that is none of the limits.
     fn more_than_limits(&self) -> bool {
+        if self.replaced.is_some() || self.outdated {
+            return true;
+        }
         let limit = |change: &Change| LIMITS.iter().any(|(name, _)| *name == change.field);
         self.changes.iter().any(|change| !limit(change))
     }
@@ -115,7 +124,17 @@ fn members<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a HostName, Option<&'
     })
 }
 
-fn serves(fact: &PatroniFact) -> bool {
+/// The process of PostgreSQL that is to be restarted because its program was replaced.
+pub(super) fn replaced(
+    view: &View<'_>,
+    host: &HostName,
+    facts: &HostFacts,
+    fact: &PatroniFact,
+) -> Option<u32> {
+    fact.replaced.filter(|_| super::upgrade::pinned_postgresql(view, host, facts))
+}
+
+pub(super) fn serves(fact: &PatroniFact) -> bool {
     fact.state == "running" && (fact.role == PatroniRole::Primary || fact.streaming)
 }
 
@@ -125,9 +144,11 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     if cluster.split {
         return;
     }
+    let moving = super::upgrade::hands_over(view);
     let wanting: Vec<Wanting<'_>> = members(view)
         .filter_map(|(host, fact)| {
             let fact = fact.filter(|fact| serves(fact))?;
+            let facts = view.host(host)?;
             let changes = changes(view.desired, fact.settings.as_ref()?);
             let running = |change: &Change| {
                 let value = fact.settings.as_ref()?.get(&change.field)?.value.clone();
@@ -135,8 +156,12 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
             };
             let runs = changes.iter().filter_map(running).collect();
             let leaves = view.leaves(host);
-            let wants = fact.pending_restart || !changes.is_empty() || leaves;
-            wants.then_some(Wanting { host, changes, runs, leaves })
+            let replaced = replaced(view, host, facts, fact);
+            let outdated = facts.units.get(UNIT).is_some_and(|unit| unit.outdated);
+            let hands_over = moving == Some(host);
+            let anew = replaced.is_some() || outdated || hands_over;
+            let wants = fact.pending_restart || !changes.is_empty() || leaves || anew;
+            wants.then_some(Wanting { host, changes, runs, leaves, replaced, outdated, hands_over })
         })
         .collect();
     if wanting.is_empty() {
@@ -197,7 +222,14 @@ fn next(
         PoolersError::Unknown(reason) => HoldReason::Unknown(reason),
         PoolersError::Stopped(_) => HoldReason::Impossible(error.to_string()),
     })?;
-    if lowers || (!member.leaves && view.desired.patroni.members.len() == 1) {
+    let alone = !member.leaves && view.desired.patroni.members.len() == 1;
+    let pending = primary.pending_restart || !member.changes.is_empty();
+    if alone && member.outdated && !pending && member.replaced.is_none() {
+        return Err(HoldReason::NeedsPerson(format!(
+            "{UNIT} runs what was installed before, and no other server could take over; `systemctl restart {UNIT}` there when nobody minds"
+        )));
+    }
+    if lowers || alone {
         return Ok(restart_primary(view, member, nodes, lowers));
     }
     let candidate = candidate(view, leader, primary)?;
@@ -267,8 +299,13 @@ fn because(member: &Wanting<'_>) -> String {
     if member.leaves {
         return "its server leaves".to_owned();
     }
+    if member.hands_over {
+        return "its packages are to be upgraded".to_owned();
+    }
     let names: Vec<&str> = member.changes.iter().map(|change| change.field.as_str()).collect();
     match names[..] {
+        [] if member.outdated => "Patroni runs what was installed before".to_owned(),
+        [] if member.replaced.is_some() => "it runs what was installed before".to_owned(),
         [] => "a parameter waits for a restart".to_owned(),
         [one] => format!("{one} needs a restart"),
         _ => format!("{} need a restart", names.join(", ")),
@@ -282,18 +319,42 @@ fn draft(
     seconds: u64,
     action: PatroniAction,
 ) -> Draft {
+    draft_of(member, verb, reason, seconds, Action::Patroni(member.host.clone(), action))
+}
+
+fn draft_of(
+    member: &Wanting<'_>,
+    verb: Verb,
+    reason: String,
+    seconds: u64,
+    action: Action,
+) -> Draft {
     let object = ObjectId::Postgresql(member.host.clone());
-    let action = Action::Patroni(member.host.clone(), action);
     let mut draft = Draft::new(object, verb, reason, seconds, action);
     draft.changes.clone_from(&member.changes);
     draft
 }
 
 fn restart_replica(view: &View<'_>, member: &Wanting<'_>) -> Draft {
+    let patroni = &view.desired.patroni;
+    if member.outdated {
+        // PostgreSQL goes down and up with it, and so needs no restart of its own.
+        let action = HostAction::RestartPatroni {
+            endpoint: patroni.members[member.host].rest_url.clone(),
+            data_dir: patroni.data_dir.clone(),
+            max_lag_bytes: MAX_LAG_BYTES,
+        };
+        let action = Action::Host(member.host.clone(), action);
+        let draft = draft_of(member, Verb::Restart, because(member), 300, action);
+        return draft.impact(Impact::Restart);
+    }
+    // Of a program that was replaced Patroni knows nothing.
+    let rounds = if member.changes.is_empty() && member.replaced.is_some() { 0 } else { 2 };
     let action = PatroniAction::RestartReplica {
         runs: member.runs.clone(),
-        notice_seconds: 2 * view.desired.patroni.config["loop_wait"].as_u64().unwrap_or(10),
-        data_dir: view.desired.patroni.data_dir.clone(),
+        replaced: member.replaced,
+        notice_seconds: rounds * patroni.config["loop_wait"].as_u64().unwrap_or(10),
+        data_dir: patroni.data_dir.clone(),
         max_lag_bytes: MAX_LAG_BYTES,
     };
     draft(member, Verb::Restart, because(member), 300, action).impact(Impact::Restart)
@@ -312,7 +373,8 @@ fn restart_primary(
     };
     let reason = format!("{}; {why}", because(member));
     let (runs, data_dir) = (member.runs.clone(), view.desired.patroni.data_dir.clone());
-    let action = PatroniAction::RestartPrimary { runs, data_dir, nodes };
+    let replaced = member.replaced;
+    let action = PatroniAction::RestartPrimary { runs, replaced, data_dir, nodes };
     draft(member, Verb::Restart, reason, 120, action).impact(Impact::Restart)
 }
 

@@ -132,22 +132,10 @@ fn plan_packages(
     let mut draft_changes = Vec::new();
     for package in &server.packages {
         let installed = facts.packages.get(&package.name).filter(|fact| fact.complete);
-        match (installed, &package.version) {
-            (None, version) => {
-                wanted.push((package.name.clone(), version.clone()));
-                draft_changes.push((package.name.clone(), version.clone()));
-            }
-            (Some(fact), Some(version)) if fact.version != *version => {
-                drafts.hold(
-                    object.clone(),
-                    HoldReason::NeedsPerson(format!(
-                        "{} is at {} and pinned to {version}; upgrades are not done by this release",
-                        package.name, fact.version
-                    )),
-                );
-                return;
-            }
-            (Some(_), _) => {}
+        // Another version than the pinned one: upgrade.rs
+        if installed.is_none() {
+            wanted.push((package.name.clone(), package.version.clone()));
+            draft_changes.push((package.name.clone(), package.version.clone()));
         }
     }
     let engine = server.swarm != SwarmRole::None && facts.docker.is_absent();
@@ -166,12 +154,8 @@ fn plan_packages(
         drafts.hold(object, HoldReason::NeedsPerson(reason));
         return;
     }
-    if let Some(disk) =
-        facts.disks.get(PACKAGE_DISK).filter(|disk| disk.free_bytes < MIN_FREE_BYTES)
-    {
-        let reason =
-            format!("{PACKAGE_DISK} has {} MB free, 1024 MB are needed", disk.free_bytes >> 20);
-        drafts.hold(object, HoldReason::NeedsPerson(reason));
+    if let Some(reason) = no_space(facts) {
+        drafts.hold(object, reason);
         return;
     }
     let claims = wanted
@@ -208,6 +192,13 @@ fn plan_packages(
             draft.change(package, None, Some(version.unwrap_or_else(|| "candidate".to_owned())));
     }
     drafts.step(draft);
+}
+
+/// Why nothing is installed where there is no room for it.
+pub(super) fn no_space(facts: &HostFacts) -> Option<HoldReason> {
+    let disk = facts.disks.get(PACKAGE_DISK).filter(|disk| disk.free_bytes < MIN_FREE_BYTES)?;
+    let free = disk.free_bytes >> 20;
+    Some(HoldReason::NeedsPerson(format!("{PACKAGE_DISK} has {free} MB free, 1024 MB are needed")))
 }
 
 /// A power cut while packages were installed leaves behind what keeps every package of the server from

@@ -15,4 +15,5 @@ mod rendered;
 mod rollback;
 mod speed;
 mod status;
+mod upgrades;
 mod windows;

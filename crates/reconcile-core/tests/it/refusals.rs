@@ -262,6 +262,7 @@ fn restarts_of_postgresql() {
     let patroni = |on: &str, action| Action::Patroni(node(on), action);
     let replica = PatroniAction::RestartReplica {
         runs: BTreeMap::new(),
+        replaced: None,
         notice_seconds: 10,
         data_dir: "/var/lib/postgresql/15/main".to_owned(),
         max_lag_bytes: 1,
@@ -270,6 +271,7 @@ fn restarts_of_postgresql() {
     let hand_over = |to: &str| PatroniAction::HandOver { candidate: node(to), nodes: all.clone() };
     let restart = |nodes: &[HostName]| PatroniAction::RestartPrimary {
         runs: BTreeMap::new(),
+        replaced: None,
         data_dir: String::new(),
         nodes: nodes.to_vec(),
     };

@@ -20,5 +20,6 @@ mod switchover;
 mod topologies;
 mod topology;
 mod two_operators;
+mod upgrade;
 mod watch;
 mod workloads;

@@ -173,6 +173,7 @@ async fn run_to(fault: Fault, candidate: &str) -> (World, Result<(), SwitchoverE
     };
     let nodes = ["node1", "node2", "node3"].map(HostName::from).to_vec();
     let restart = (candidate == "node1").then(|| PatroniAction::RestartPrimary {
+        replaced: None,
         runs: BTreeMap::new(),
         data_dir: String::new(),
         nodes: nodes.clone(),

@@ -99,6 +99,19 @@ pub(crate) async fn changes() -> Vec<Workload> {
             parameter(spec, "max_connections", "150");
             parameter(spec, "max_worker_processes", "16");
         }),
+        change("packages upgraded", |spec| {
+            spec.etcd.version = Some("1.0-2".to_owned());
+            spec.patroni.version = Some("1.1-1".to_owned());
+        }),
+        change("PostgreSQL upgraded", |spec| {
+            spec.postgresql.package_version = Some("15.2-1".to_owned());
+        }),
+        change("all upgraded, and a parameter", |spec| {
+            spec.etcd.version = Some("1.1-1".to_owned());
+            spec.patroni.version = Some("1.1-1".to_owned());
+            spec.postgresql.package_version = Some("15.2-1".to_owned());
+            parameter(spec, "max_connections", "300");
+        }),
         Workload {
             name: "secret rotated",
             before: before.clone(),

@@ -21,7 +21,7 @@ use reconcile_core::{
 
 pub use patroni::patroni_script;
 pub use pooler::guard_script;
-pub(crate) use units::OWED;
+pub(crate) use units::{OUTDATED, OWED};
 
 use crate::{
     Output, Ssh,
@@ -69,6 +69,11 @@ fn describe(action: &HostAction) -> String {
             let names: Vec<&str> = packages.iter().map(|(name, _)| name.as_str()).collect();
             format!("install packages {}", names.join(", "))
         }
+        HostAction::UpgradePackages { packages, .. } => {
+            let names: Vec<String> =
+                packages.iter().map(|(name, version)| format!("{name} to {version}")).collect();
+            format!("upgrade {}", names.join(", "))
+        }
         HostAction::WriteFile { file, .. } => format!("write {}", file.path),
         HostAction::TryAccess { .. } => "try the access rules".to_owned(),
         HostAction::RemoveFile { path, .. } => format!("remove {path}"),
@@ -88,6 +93,7 @@ fn describe(action: &HostAction) -> String {
         HostAction::AwaitEtcd { endpoint, .. } => format!("wait for etcd at {endpoint}"),
         HostAction::StartPatroni { endpoint, .. } => format!("start Patroni at {endpoint}"),
         HostAction::StopPatroni { .. } => "stop Patroni for good".to_owned(),
+        HostAction::RestartPatroni { .. } => "restart Patroni".to_owned(),
         HostAction::Sql { database, .. } => format!("run SQL in database {database}"),
     }
 }
@@ -102,6 +108,11 @@ pub fn action_script(action: &HostAction, deadline: Duration) -> Result<String, 
         HostAction::Claim { cluster, claims } => claim_lines(Some(cluster), claims),
         HostAction::InstallPackages { packages, cluster, claims, silence, start } => {
             packages::install(packages, cluster, claims, silence, start)?
+        }
+        HostAction::UpgradePackages { packages, outdates, replica } => {
+            let ask = |endpoint| patroni::no_primary(endpoint, "nothing was upgraded");
+            let ask = replica.as_deref().map(ask).unwrap_or_default();
+            packages::upgrade(packages, outdates, &ask)?
         }
         HostAction::WriteFile { file, before, claim, notify, quorum, cluster } => {
             let notify = notify.as_ref().map(|(unit, verb)| (unit.as_str(), *verb));
@@ -136,6 +147,9 @@ pub fn action_script(action: &HostAction, deadline: Duration) -> Result<String, 
             patroni::start(endpoint, data_dir, claims, *until)
         }
         HostAction::StopPatroni { endpoint } => patroni::stop(endpoint),
+        HostAction::RestartPatroni { endpoint, data_dir, max_lag_bytes } => {
+            patroni::restart(endpoint, data_dir, *max_lag_bytes)
+        }
         HostAction::Sql { socket_dir, port, database, sql } => {
             run_sql(socket_dir, *port, database, sql.bytes())
         }

@@ -8,7 +8,7 @@ use reconcile_core::{
     model::{Claim, ClaimKind},
 };
 
-use super::claim_lines;
+use super::{OUTDATED, claim_lines};
 use crate::shell::{quote, words};
 
 /// `want NAME VERSION` notes what is not installed (as asked). An installed package without a pin
@@ -82,13 +82,15 @@ const INSTALL: &str = r#"if [ "$need" ]; then
       fail after-change "no package source of this server has:$lacks"
     fi
   fi
+  late
   # From here on the work is finished even if nobody listens any more.
   trap '' PIPE HUP INT TERM
   guard
+  begin
   at "apt-get install$need"
   tries=0
   # shellcheck disable=SC2086 # names and versions, checked before
-  until apt install -y --no-install-recommends -- $need; do
+  until apt install -y --no-install-recommends $only -- $need; do
     s=$?
     tries=$((tries + 1))
     [ "$tries" -lt 3 ] && in_time || why "$s" 'apt-get install'
@@ -121,6 +123,53 @@ quiet() {
 }
 "#;
 
+/// `begin` notes, before anything is replaced, by its invocation which run of a unit is about to be
+/// outdated. Where nothing was replaced after all, what it noted goes again.
+const OUTDATE: &str = r#"made=
+held() { dpkg-query -W -f '${Package} ${Version} ${Status}\n' --$names 2>/dev/null; }
+outdate() {
+  [ "$(show "$1" MainPID)" != 0 ] || return 0
+  run=$(show "$1" InvocationID) && [ "$run" ] || return 0
+  N=$OUTDATED$1
+  [ "$(cat "$N" 2>/dev/null)" != "$run" ] || return 0
+  mkdir -p -m 0755 /run/reconcile && printf '%s\n' "$run" >/run/reconcile/.outdated.$$ &&
+    mv -fT /run/reconcile/.outdated.$$ "$N" || fail later 'cannot write in /run/reconcile'
+  made="$made $N"
+}
+begin() { for u in $units; do outdate "$u"; done; }
+as_before() { unguard; [ "$(held)" != "$before" ] || [ -z "$made" ] || rm -f -- $made; rm -rf "$T"; }
+trap as_before EXIT
+before=$(held)
+"#;
+
+/// Upgrades packages; see [`reconcile_core::action::HostAction::UpgradePackages`].
+/// `ask` is asked as late as can be.
+pub(super) fn upgrade(
+    packages: &[(String, String)],
+    outdates: &[String],
+    ask: &str,
+) -> Result<String, String> {
+    let mut wants = String::new();
+    for (name, version) in packages {
+        check(name, Some(version))?;
+        let _infallible = writeln!(wants, "want {} {}", quote(name), quote(version));
+    }
+    for unit in outdates {
+        check(unit, None)?;
+    }
+    Ok(format!(
+        "R={} POLICY={} OUTDATED={OUTDATED}\nnames={} units={}\n\
+         {WANT}{GUARD}{APT}{OUTDATE}only=--no-remove\n\
+         late() {{ :\n{ask}}}\n{wants}{INSTALL}\
+         # What was started while packages were being replaced may have read the old ones.\n\
+         [ -z \"$need\" ] || begin\n",
+        quote(POLICY),
+        quote(POLICY_TEXT),
+        quote(&words(packages.iter().map(|(name, _)| name))),
+        quote(&words(outdates)),
+    ))
+}
+
 /// Installs packages; see [`reconcile_core::action::HostAction::InstallPackages`].
 pub(super) fn install(
     packages: &[(String, Option<String>)],
@@ -150,6 +199,7 @@ pub(super) fn install(
             writeln!(body, "had{index}=0; if lively {}; then had{index}=1; fi", quote(unit));
     }
     body.push_str(&claim_lines(Some(cluster), claims));
+    body.push_str("only=\nlate() { :; }\nbegin() { :; }\n");
     body.push_str(INSTALL);
     for (index, unit) in silence.iter().enumerate() {
         let _infallible = writeln!(body, "quiet {} \"$had{index}\"", quote(unit));

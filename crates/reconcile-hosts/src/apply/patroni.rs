@@ -119,20 +119,57 @@ done
 /// Stops Patroni for good; see [`reconcile_core::action::HostAction::StopPatroni`].
 pub(super) fn stop(endpoint: &str) -> String {
     format!(
-        r#"{ASK}E={endpoint} D=
+        r"{ASK}E={endpoint} D=
 case $(show {UNIT} ActiveState) in active|reloading)
   command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
-  ask /primary
-  # Silence is no answer: a primary under load may be slow to give one.
+  {primary} ;;
+esac
+{stop}",
+        endpoint = quote(endpoint.trim_end_matches('/')),
+        primary = refuse_primary("nothing was stopped"),
+        stop = units::unit(UNIT, UnitVerb::Stop, false),
+    )
+}
+
+/// Refuses to go on where Patroni leads. Silence is no answer: a primary under load may be slow to give
+/// one.
+fn refuse_primary(instead: &str) -> String {
+    format!(
+        r#"ask /primary
   case $code in
     503) ;;
-    200) fail soon 'it is the primary by now; nothing was stopped' ;;
-    *) fail soon "Patroni does not say that it is no primary (HTTP $code); nothing was stopped" ;;
-  esac ;;
-esac
-{stop}"#,
+    200) fail soon 'it is the primary by now; {instead}' ;;
+    *) fail soon "Patroni does not say that it is no primary (HTTP $code); {instead}" ;;
+  esac"#
+    )
+}
+
+/// The same for the inside of another script; one that does not run leads nobody.
+pub(super) fn no_primary(endpoint: &str, instead: &str) -> String {
+    format!(
+        "{ASK}E={endpoint}\ncase $(show {UNIT} ActiveState) in active|reloading|activating|deactivating)\n  {primary} ;;\nesac\n",
         endpoint = quote(endpoint.trim_end_matches('/')),
-        stop = units::unit(UNIT, UnitVerb::Stop, false),
+        primary = refuse_primary(instead),
+    )
+}
+
+/// Restarts a replica's Patroni; see [`reconcile_core::action::HostAction::RestartPatroni`].
+pub(super) fn restart(endpoint: &str, data_dir: &str, max_lag_bytes: u64) -> String {
+    format!(
+        r#"{ASK}{settled}E={endpoint} D={data_dir} SEEN=
+command -v curl >/dev/null || fail after-change 'curl is not installed on this server'
+if [ "$(cat {note} 2>/dev/null)" = "$(show {UNIT} InvocationID)" ]; then
+  {primary}
+  act restart -- {UNIT}
+  settled {UNIT} active
+fi
+{after}"#,
+        settled = units::SETTLED,
+        endpoint = quote(endpoint.trim_end_matches('/')),
+        data_dir = quote(data_dir),
+        primary = refuse_primary("nothing was restarted"),
+        note = quote(&format!("{}{UNIT}", units::OUTDATED)),
+        after = after_restart(max_lag_bytes),
     )
 }
 
@@ -233,6 +270,16 @@ fi
     )
 }
 
+/// The process that the plan saw still runs, with a program that was replaced.
+fn still_replaced(replaced: Option<u32>) -> String {
+    replaced.map_or_else(String::new, |pid| {
+        format!(
+            "postmaster() {{ IFS= read -r pid <\"$D/postmaster.pid\" && printf '%s\\n' \"$pid\"; }}\n\
+             [ \"$(postmaster)\" = {pid} ] || fail soon 'PostgreSQL was restarted since the plan'\n"
+        )
+    })
+}
+
 /// After: waits until the replica is back, streams and lags little.
 fn after_restart(max_lag_bytes: u64) -> String {
     format!(
@@ -252,9 +299,10 @@ fi
 }
 
 /// The role stands in the place of `@ROLE@` when the request is made.
-fn restart_body(runs: &BTreeMap<String, String>) -> String {
+fn restart_body(runs: &BTreeMap<String, String>, replaced: Option<u32>) -> String {
     // Where Patroni's own word counts, it must still hold.
-    let pending = if runs.is_empty() { r#","restart_pending":true"# } else { "" };
+    let pending =
+        if runs.is_empty() && replaced.is_none() { r#","restart_pending":true"# } else { "" };
     format!(r#"{{"role":"@ROLE@"{pending}}}"#)
 }
 
@@ -272,22 +320,33 @@ pub fn patroni_script(
             let after = format!("sleep {settle_seconds}\n");
             (String::new(), "PATCH", "/config", patch.clone(), after)
         }
-        PatroniAction::RestartReplica { runs, notice_seconds, data_dir, max_lag_bytes } => {
-            let seen = as_seen(data_dir, runs);
+        PatroniAction::RestartReplica {
+            runs,
+            replaced,
+            notice_seconds,
+            data_dir,
+            max_lag_bytes,
+        } => {
+            let seen = as_seen(data_dir, runs) + &still_replaced(*replaced);
+            let notice = match notice_seconds {
+                0 => String::new(),
+                seconds => format!("notice {seconds}\n"),
+            };
             let before = format!(
-                "{ASK}{NOTICE}{seen}notice {notice_seconds}\nask /replica\n[ \"$code\" = 200 ] || \
+                "{ASK}{NOTICE}{seen}{notice}ask /replica\n[ \"$code\" = 200 ] || \
                  fail soon \"this member is no replica that runs (HTTP $code)\"\nROLE=replica\n"
             );
-            (before, "POST", "/restart", restart_body(runs), after_restart(*max_lag_bytes))
+            let body = restart_body(runs, *replaced);
+            (before, "POST", "/restart", body, after_restart(*max_lag_bytes))
         }
-        PatroniAction::RestartPrimary { runs, data_dir, .. } => {
+        PatroniAction::RestartPrimary { runs, replaced, data_dir, .. } => {
             // Patroni 3 compares with its own word for the role, which later versions refuse.
             let before = format!(
                 "{ASK}{seen}ask /patroni\nROLE=$(sed -n 's/.*\"role\": \"\\([a-z]*\\)\".*/\\1/p' \"$T/body\")\n\
                  case $ROLE in master|primary) ;; *) fail soon \"it is no primary but ${{ROLE:-silent}}\" ;; esac\n",
-                seen = as_seen(data_dir, runs),
+                seen = as_seen(data_dir, runs) + &still_replaced(*replaced),
             );
-            (before, "POST", "/restart", restart_body(runs), String::new())
+            (before, "POST", "/restart", restart_body(runs, *replaced), String::new())
         }
         PatroniAction::HandOver { .. } => return None,
     };

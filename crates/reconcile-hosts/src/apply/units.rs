@@ -13,7 +13,7 @@ use crate::shell::{quote, words};
 
 /// `settled UNIT active|inactive` waits for the state, and once more for it to last: a service that
 /// dies at once is active for a moment.
-const SETTLED: &str = r#"settled() {
+pub(super) const SETTLED: &str = r#"settled() {
   twice=
   while :; do
     state=$(show "$1" ActiveState)
@@ -106,6 +106,10 @@ pub(super) fn unit(unit: &str, verb: UnitVerb, enable: bool) -> String {
 /// What a unit is to be told, noted before its file is replaced: whoever is cut off after that leaves
 /// the note. It is in memory, for after a boot every unit has read its files.
 pub(crate) const OWED: &str = "/run/reconcile/owed-";
+
+/// Which run of a unit an upgrade has outdated, by its invocation: the note says nothing any more when
+/// the unit was started anew.
+pub(crate) const OUTDATED: &str = "/run/reconcile/outdated-";
 
 fn verb_word(verb: UnitVerb) -> Option<&'static str> {
     match verb {

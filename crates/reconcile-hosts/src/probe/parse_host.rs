@@ -190,9 +190,20 @@ pub(super) fn units(
     }
     let notes = sections.text("owed");
     let owed: BTreeMap<&str, Owed> = notes.lines().filter_map(owed).collect();
+    let notes = sections.text("outdated");
+    let outdated: BTreeMap<&str, &str> =
+        notes.lines().filter_map(|line| line.split_once(' ')).collect();
     let mut facts = BTreeMap::new();
     for (name, block) in request.units.iter().zip(blocks) {
-        let fact = UnitFact { owed: owed.get(name.as_str()).cloned(), ..unit(block) };
+        let run = block.lines().find_map(|line| line.strip_prefix("InvocationID="));
+        let of_unit = unit(block);
+        let fact = UnitFact {
+            owed: owed.get(name.as_str()).cloned(),
+            outdated: run
+                .is_some_and(|run| !run.is_empty() && outdated.get(name.as_str()) == Some(&run))
+                && of_unit.main_pid != 0,
+            ..of_unit
+        };
         // A unit whose file was removed under it may still run, which is a fact worth having.
         if fact.load == "not-found" && matches!(fact.active.as_str(), "inactive" | "") {
             continue;
@@ -222,6 +233,7 @@ fn unit(block: &str) -> UnitFact {
     let started = values.get("ExecMainStartTimestamp").and_then(|v| v.strip_prefix('@'));
     UnitFact {
         owed: None,
+        outdated: false,
         load: text("LoadState"),
         active: text("ActiveState"),
         sub: text("SubState"),

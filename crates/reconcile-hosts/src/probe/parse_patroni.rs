@@ -134,6 +134,7 @@ fn ask(sections: &Sections, base: &str) -> Result<PatroniFact, String> {
         system_identifier: member.database_system_identifier.unwrap_or_default(),
         server_version: member.server_version,
         pending_restart: member.pending_restart,
+        replaced: sections.text("replaced").trim().parse().ok(),
         paused: member.pause,
         wal_position: member.xlog.location.or(member.xlog.replayed_location),
         lag_bytes: listed.and_then(|listed| listed.lag.as_u64()),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use reconcile_core::{model::AccessNote, probe::ProbeRequest};
 
 use super::sql;
-use crate::apply::{OWED, pooler::path as guard_path};
+use crate::apply::{OUTDATED, OWED, pooler::path as guard_path};
 use crate::shell::{quote, script, words};
 
 /// Seconds that one HTTP request to a local service may take. A member without quorum answers
@@ -15,7 +15,7 @@ use crate::shell::{quote, script, words};
 const HTTP_SECONDS: u32 = 1;
 /// Properties of units.
 const UNIT_PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,\
-                               NRestarts,MainPID,FragmentPath,ExecMainStartTimestamp";
+                               NRestarts,MainPID,FragmentPath,ExecMainStartTimestamp,InvocationID";
 /// A drifted file's text is sent up to this size.
 pub(crate) const TEXT_LIMIT: usize = 64 * 1024;
 
@@ -30,6 +30,7 @@ pub fn probe_script(request: &ProbeRequest) -> String {
     body.push_str(LISTENERS);
     files(&mut body, request);
     data_dirs(&mut body, request);
+    replaced(&mut body, request);
     disks(&mut body, request);
     body.push_str(IDENTITY);
     pause(&mut body, request);
@@ -225,7 +226,10 @@ fn owed(body: &mut String, request: &ProbeRequest) {
         body,
         "for f in {OWED}*; do\n\
          \x20 ! IFS= read -r line <\"$f\" || printf '%s %s\\n' \"${{f#{OWED}}}\" \"$line\"\n\
-         done >owed 2>/dev/null\n"
+         done >owed 2>/dev/null\n\
+         for f in {OUTDATED}*; do\n\
+         \x20 ! IFS= read -r line <\"$f\" || printf '%s %s\\n' \"${{f#{OUTDATED}}}\" \"$line\"\n\
+         done >outdated 2>/dev/null\n"
     );
     if let Some(cluster) = &request.pooler_of {
         let guard = quote(&guard_path(cluster));
@@ -287,6 +291,22 @@ $2	$4
       print $1, $3 ~ /^(\(|-|still$|gone$|crash$|down$)/ ? "" : $3 }' >>"changed.$1"
 }
 "#;
+
+/// The process of a PostgreSQL whose program was replaced since it started. Only where it is not the
+/// one that is installed, a process is started to find out why.
+fn replaced(body: &mut String, request: &ProbeRequest) {
+    let Some(bin_dir) = &request.postgres_bin_dir else { return };
+    let program = quote(&format!("{}/postgres", bin_dir.trim_end_matches('/')));
+    let _infallible = write!(
+        body,
+        "for d in{}; do\n\
+         \x20 [ -r \"$d/postmaster.pid\" ] && IFS= read -r pid <\"$d/postmaster.pid\" || continue\n\
+         \x20 [ -e \"/proc/$pid/exe\" ] && ! [ \"/proc/$pid/exe\" -ef {program} ] || continue\n\
+         \x20 case $(readlink \"/proc/$pid/exe\") in\n\
+         \x20   */postgres*' (deleted)') printf '%s\\n' \"$pid\" >replaced ;;\n  esac\ndone\n",
+        words(&request.data_dirs)
+    );
+}
 
 /// Whether directories hold anything, and the database's identifier: the first eight bytes of
 /// `pg_control`, in every version of PostgreSQL.

@@ -106,6 +106,12 @@ fn every_action(word: &str) -> Vec<HostAction> {
         HostAction::AwaitEtcd { endpoint: text(), claims: claims.clone() },
         HostAction::ResumePooler { cluster: text(), port: 6432 },
         HostAction::StopPatroni { endpoint: text() },
+        HostAction::RestartPatroni { endpoint: text(), data_dir: text(), max_lag_bytes: 16 << 20 },
+        HostAction::UpgradePackages {
+            packages: vec![("patroni".to_owned(), "3.0.2-1+deb12u1".to_owned())],
+            outdates: vec!["patroni.service".to_owned()],
+            replica: Some(text()),
+        },
         HostAction::Sql {
             socket_dir: text(),
             port: 5432,
@@ -174,6 +180,7 @@ fn a_replica_is_restarted_on_conditions_and_awaited() {
     let runs = BTreeMap::from([(NASTY.to_owned(), NASTY.to_owned())]);
     let action = PatroniAction::RestartReplica {
         runs: runs.clone(),
+        replaced: Some(4711),
         notice_seconds: 10,
         data_dir: NASTY.to_owned(),
         max_lag_bytes: 16 << 20,
@@ -185,8 +192,12 @@ fn a_replica_is_restarted_on_conditions_and_awaited() {
     let asked = script.find("asking Patroni: POST /restart").unwrap();
     let back = script.find("waiting for the replica to stream again").unwrap();
     assert!(noticed < asked && asked < back, "{script}");
-    let primary =
-        PatroniAction::RestartPrimary { runs, data_dir: NASTY.to_owned(), nodes: Vec::new() };
+    let primary = PatroniAction::RestartPrimary {
+        runs,
+        replaced: None,
+        data_dir: NASTY.to_owned(),
+        nodes: Vec::new(),
+    };
     let script = patroni_script("http://192.0.2.11:8008", None, &primary, DEADLINE).unwrap();
     check_syntax("restart of the primary", &script);
     let whole = PatroniAction::HandOver { candidate: "node2".into(), nodes: Vec::new() };

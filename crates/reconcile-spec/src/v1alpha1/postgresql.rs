@@ -13,6 +13,10 @@ structure! {
         /// Major version, 13 to 17. Default: 15.
         #[schemars(range(min = 1, max = 99))]
         pub version: Option<u16>,
+        /// Version of the packages of this major version, exactly as the package source names it; a
+        /// newer one is rolled out. Default: what it offers.
+        #[schemars(length(min = 1))]
+        pub package_version: Option<String>,
         /// TCP port. Default: 5432.
         #[schemars(range(min = 1, max = 65535))]
         pub port: Option<u16>,

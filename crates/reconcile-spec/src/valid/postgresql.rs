@@ -12,6 +12,8 @@ use super::{DatabaseName, ExtensionName, RoleName, SchemaName, SecretName};
 pub struct Postgresql {
     /// Major version, 13 to 17.
     pub version: u16,
+    /// Version of the packages, exactly as the package source names it; none: what it offers.
+    pub package_version: Option<String>,
     /// TCP port.
     pub port: u16,
     /// Absolute path of the data directory.

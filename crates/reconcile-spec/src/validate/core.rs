@@ -30,7 +30,11 @@ pub(super) fn packages(packages: Option<&v1alpha1::Packages>) -> Packages {
     Packages { source }
 }
 
-fn version(rules: &mut Rules<'_>, path: &str, version: Option<&String>) -> Option<String> {
+pub(super) fn version(
+    rules: &mut Rules<'_>,
+    path: &str,
+    version: Option<&String>,
+) -> Option<String> {
     let version = version?;
     let fits = version.starts_with(|c: char| c.is_ascii_digit())
         && version

@@ -25,6 +25,7 @@ pub(super) fn postgresql(
     let none = v1alpha1::Postgresql::default();
     let v1alpha1::Postgresql {
         version,
+        package_version,
         port,
         data_dir,
         bin_dir,
@@ -49,6 +50,17 @@ pub(super) fn postgresql(
             )),
         );
     }
+    let path = "spec.postgresql.packageVersion";
+    let package_version = super::core::version(rules, path, package_version.as_ref());
+    let major = |package: &String| {
+        package.split(|c: char| !c.is_ascii_digit()).next() == Some(&version.to_string())
+    };
+    if let Some(package) = package_version.as_ref().filter(|package| !major(package)) {
+        rules.push(
+            Fault::error(path, format!("{package} is no package of PostgreSQL {version}"))
+                .help("another major version needs its data to be converted; reconcile does not"),
+        );
+    }
     let no_initdb = v1alpha1::Initdb::default();
     let v1alpha1::Initdb { data_checksums, encoding, locale } =
         initdb.as_ref().unwrap_or(&no_initdb);
@@ -61,6 +73,7 @@ pub(super) fn postgresql(
     let role_list = roles(rules, own_roles);
     Postgresql {
         version,
+        package_version,
         port: port.unwrap_or(5432),
         data_dir: rules.directory(
             "spec.postgresql.dataDir",

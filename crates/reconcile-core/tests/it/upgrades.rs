@@ -1,0 +1,117 @@
+//! Upgrades: the plan of one, and every rule of the checker about them, broken once.
+
+use reconcile_core::{
+    action::{Action, HostAction},
+    model::{HostName, Observation, PatroniFact, PatroniRole},
+    plan::{Impact, Step, text},
+};
+use reconcile_sim::{World, fixture};
+
+use crate::refusals::{Case, three};
+
+fn upgrading() -> Case {
+    let desired = fixture::desire(&fixture::spec(3, 0, |spec| {
+        spec.etcd.version = Some("1.0-2".to_owned());
+        spec.patroni.version = Some("1.1-1".to_owned());
+        spec.postgresql.package_version = Some("15.2-1".to_owned());
+    }));
+    Case::of(desired, &World::converged(&three()))
+}
+
+fn fact<'a>(case: &'a mut Case, host: &str) -> &'a mut PatroniFact {
+    let Observation::Known(Some(fact)) = &mut case.facts(host).patroni else { panic!() };
+    fact
+}
+
+fn step(case: &mut Case) -> &mut Step {
+    case.step(|action| matches!(action, Action::Host(_, HostAction::UpgradePackages { .. })))
+}
+
+#[test]
+fn the_plan_names_each_package() {
+    let case = upgrading();
+    let text = text(&case.plan, true);
+    for said in [
+        "node2/upgrade",
+        "etcd-server: 1.0-1 -> 1.0-2",
+        "patroni: 1.0-1 -> 1.1-1",
+        "postgresql-15: 1.0-1 -> 15.2-1",
+    ] {
+        assert!(text.contains(said), "{said}\n{text}");
+    }
+}
+
+#[test]
+fn upgrades() {
+    let case = upgrading();
+    let change = |case: &mut Case, name: &str, version: &str| {
+        let action = &mut step(case).action;
+        let Action::Host(_, HostAction::UpgradePackages { packages, .. }) = action else {
+            panic!()
+        };
+        packages.push((name.to_owned(), version.to_owned()));
+    };
+    case.breaks("an upgrade says that restarts follow", |case| step(case).impact = Impact::None);
+    case.breaks("nothing is installed where packages are not ours to install", |case| {
+        case.desired.servers.get_mut(&HostName::new("node2")).unwrap().install = false;
+    });
+    case.breaks("only what the file pins is upgraded", |case| change(case, "curl", "9.9-1"));
+    case.breaks("only what the file pins is upgraded", |case| change(case, "patroni", "1.2-1"));
+    case.breaks("a version is only replaced by a newer one", |case| {
+        case.facts("node2").packages.get_mut("patroni").unwrap().version = "1.10-1".to_owned();
+    });
+    case.breaks("a unit whose program is replaced is noted first", |case| {
+        let action = &mut step(case).action;
+        let Action::Host(_, HostAction::UpgradePackages { outdates, .. }) = action else {
+            panic!()
+        };
+        outdates.pop();
+    });
+    case.breaks("who leads is asked for again in the moment of an upgrade", |case| {
+        let action = &mut step(case).action;
+        let Action::Host(_, HostAction::UpgradePackages { replica, .. }) = action else { panic!() };
+        *replica = None;
+    });
+    case.breaks("one server is upgraded to its end before the next", |case| {
+        case.facts("node3").units.get_mut("etcd.service").unwrap().outdated = true;
+    });
+    case.breaks("a server is upgraded only while all other members serve", |case| {
+        fact(case, "node3").streaming = false;
+    });
+    case.breaks("a server is upgraded only while all other members of etcd are healthy", |case| {
+        case.facts("node3").etcd = Observation::unknown("no answer");
+    });
+    case.breaks(
+        "the primary's programs are not replaced while a replica could take over",
+        |case| {
+            fact(case, "node2").role = PatroniRole::Primary;
+        },
+    );
+}
+
+#[test]
+fn restarts_of_patroni() {
+    let mut case = upgrading();
+    let action = HostAction::RestartPatroni {
+        endpoint: String::new(),
+        data_dir: String::new(),
+        max_lag_bytes: 1,
+    };
+    case.does(Action::Host(HostName::new("node2"), action));
+    case.breaks("only a Patroni that an upgrade has outdated is restarted", |_| {});
+    case.facts("node2").units.get_mut("patroni.service").unwrap().outdated = true;
+    assert_eq!(reconcile_core::check::check(&case.desired, &case.observed, &case.plan), []);
+    case.breaks("only a replica of the one primary is restarted as one", |case| {
+        fact(case, "node2").role = PatroniRole::Primary;
+    });
+    case.breaks("a restart says that it is one", |case| case.plan.steps[0].impact = Impact::None);
+    case.breaks("a member is disturbed only while all others serve", |case| {
+        fact(case, "node3").streaming = false;
+    });
+    case.breaks("no member is disturbed while Patroni is paused", |case| {
+        fact(case, "node1").paused = true;
+    });
+    case.breaks("a Patroni that is not ours is not restarted", |case| {
+        case.facts("node2").manifest.claims.clear();
+    });
+}
