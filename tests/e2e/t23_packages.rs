@@ -28,7 +28,8 @@ for p in "$@"; do
   d=$(mktemp -d); chmod 755 "$d"; mkdir "$d/DEBIAN"
   dpkg-query -L "$p" | while read -r f; do
     [ "$f" != /. ] || continue
-    if [ -d "$f" ] && [ ! -L "$f" ]; then mkdir -p "$d$f"
+    # /lib is a link by now, and still a folder in packages.
+    if [ -d "$f" ]; then mkdir -p "$d$f"
     elif [ -e "$f" ] || [ -L "$f" ]; then mkdir -p "$d${f%/*}"; cp -a "$f" "$d$f"; fi
   done
   dpkg-query -s "$p" | awk -v new="$new" '/^Status:/ { next }
