@@ -35,6 +35,14 @@ pub(super) fn check(
         if !server.packages.iter().any(pinned) {
             broken("only what the file pins is upgraded");
         }
+        let directory = if etcd::PACKAGES.contains(&name.as_str()) {
+            &desired.etcd.data_dir
+        } else {
+            &desired.patroni.data_dir
+        };
+        if !facts.manifest.claims(ClaimKind::DataDir, directory) {
+            broken("what may run for somebody else is not upgraded");
+        }
         let older = facts.packages.get(name).is_some_and(|fact| {
             fact.complete && version::compare(&fact.version, to) == Ordering::Less
         });

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     action::{Action, HostAction},
-    desired::{DesiredServer, etcd, patroni},
-    model::{HostFacts, HostName, ObjectId},
+    desired::{DesiredServer, etcd, patroni, server::DesiredPackage},
+    model::{ClaimKind, HostFacts, HostName, ObjectId},
     version,
 };
 
@@ -65,8 +65,25 @@ pub(super) fn pinned_postgresql(view: &View<'_>, host: &HostName, facts: &HostFa
         })
 }
 
+/// The member that runs a package's programs. Where it is not ours yet, they may be somebody else's.
+fn member_of(
+    view: &View<'_>,
+    host: &HostName,
+    package: &str,
+    facts: &HostFacts,
+) -> Option<ObjectId> {
+    let (data_dir, member) = if etcd::PACKAGES.contains(&package) {
+        (&view.desired.etcd.data_dir, ObjectId::EtcdMember(host.clone()))
+    } else {
+        (&view.desired.patroni.data_dir, ObjectId::PatroniMember(host.clone()))
+    };
+    (!facts.manifest.claims(ClaimKind::DataDir, data_dir)).then_some(member)
+}
+
 /// What is to be upgraded on a server, or why not.
 fn changes<'a>(
+    view: &View<'_>,
+    host: &HostName,
     server: &'a DesiredServer,
     facts: &'a HostFacts,
 ) -> Result<Vec<Change<'a>>, HoldReason> {
@@ -100,6 +117,9 @@ fn changes<'a>(
                 _ => return person("etcd goes up by one minor version at a time"),
             }
         }
+        if let Some(member) = member_of(view, host, name, facts) {
+            return Err(HoldReason::WaitsFor(member));
+        }
         changes.push(Change { name, from, to });
     }
     if changes.is_empty() {
@@ -123,7 +143,7 @@ fn all<'a>(view: &View<'a>) -> (Vec<Upgrade<'a>>, Vec<(&'a HostName, HoldReason)
     let (mut upgrades, mut held) = (Vec::new(), Vec::new());
     for (host, server) in &view.desired.servers {
         let Some(facts) = view.host(host).filter(|_| !view.leaves(host)) else { continue };
-        match changes(server, facts) {
+        match changes(view, host, server, facts) {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => upgrades.push(Upgrade { host, server, changes }),
             Err(reason) => held.push((host, reason)),
@@ -251,6 +271,12 @@ fn fit(view: &View<'_>, host: &HostName) -> Result<(), HoldReason> {
         let Some(facts) = view.host(other) else {
             return Err(HoldReason::WaitsFor(ObjectId::Host(other.clone())));
         };
+        let whole = |package: &DesiredPackage| {
+            facts.packages.get(&package.name).is_some_and(|fact| fact.complete)
+        };
+        if !view.desired.servers[other].packages.iter().all(whole) {
+            return Err(HoldReason::WaitsFor(ObjectId::Packages(other.clone())));
+        }
         if let Some((unit, _)) = facts.units.iter().find(|(_, fact)| fact.outdated) {
             let object = if unit == patroni::UNIT {
                 ObjectId::Postgresql(other.clone())

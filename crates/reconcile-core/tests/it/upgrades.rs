@@ -72,6 +72,9 @@ fn upgrades() {
         let Action::Host(_, HostAction::UpgradePackages { replica, .. }) = action else { panic!() };
         *replica = None;
     });
+    case.breaks("what may run for somebody else is not upgraded", |case| {
+        case.facts("node2").manifest.claims.clear();
+    });
     case.breaks("one server is upgraded to its end before the next", |case| {
         case.facts("node3").units.get_mut("etcd.service").unwrap().outdated = true;
     });

@@ -2,7 +2,7 @@
 //! what is held. (Crashes, lost answers and stale looks: the workloads of those names.)
 
 use reconcile_core::desired::Desired;
-use reconcile_sim::{Faults, SimFleet, World, fixture};
+use reconcile_sim::{Faults, Package, SimFleet, World, fixture};
 use reconcile_spec::{
     ClusterSpec,
     valid::{PackageSource, Permission},
@@ -249,6 +249,41 @@ async fn what_cannot_be_upgraded_says_why() {
         }
     };
     is_held(all, full, "1024 MB are needed").await;
+}
+
+/// Somebody else's etcd and Patroni run from the same packages.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_runs_is_not_upgraded() {
+    let after = desired(3, all);
+    let mut world = World::bare(&after);
+    world.plant_foreign_patroni("node1", "/var/lib/postgresql/15/main", "theirs");
+    for name in ["etcd-server", "etcd-client", "patroni", "postgresql-15", "postgresql-client-15"] {
+        let package = Package { version: "1.0-1".to_owned(), complete: true };
+        world.server_mut("node1").packages.insert(name.to_owned(), package);
+    }
+    let fleet = SimFleet::new(world);
+    drop(apply(&fleet, &after).await.unwrap());
+    let world = fleet.world();
+    assert_eq!(world.violations, Vec::<String>::new());
+    assert_eq!(done(&fleet), Vec::<String>::new());
+    let held = holds(&plan_now(&fleet, &after).await);
+    assert!(held.iter().any(|h| h.starts_with("node1/upgrade: waits for")), "{held:#?}");
+}
+
+/// Packages that were there before us, older than pinned: the cluster is founded, and then upgraded.
+#[tokio::test(start_paused = true)]
+async fn what_was_installed_before_is_upgraded_when_it_is_ours() {
+    let after = desired(3, all);
+    let mut world = World::bare(&after);
+    for name in ["etcd-server", "etcd-client", "patroni"] {
+        let package = Package { version: "1.0-1".to_owned(), complete: true };
+        world.server_mut("node1").packages.insert(name.to_owned(), package);
+    }
+    let fleet = SimFleet::new(world);
+    settle(&fleet, &after, 3).await;
+    let world = fleet.world();
+    up_to_date(&world);
+    assert_eq!(world.servers[&host("node1")].packages["patroni"].version, "1.1-1");
 }
 
 /// A downgrade, or any upgrade that waits, keeps nothing else from being mended.
