@@ -2,7 +2,7 @@
 //! what is held. (Crashes, lost answers and stale looks: the workloads of those names.)
 
 use reconcile_core::desired::Desired;
-use reconcile_sim::{Faults, Package, SimFleet, World, fixture};
+use reconcile_sim::{Faults, Package, SimFleet, Unit, World, fixture};
 use reconcile_spec::{
     ClusterSpec,
     valid::{PackageSource, Permission},
@@ -278,6 +278,9 @@ async fn what_was_installed_before_is_upgraded_when_it_is_ours() {
     for name in ["etcd-server", "etcd-client", "patroni"] {
         let package = Package { version: "1.0-1".to_owned(), complete: true };
         world.server_mut("node1").packages.insert(name.to_owned(), package);
+    }
+    for unit in ["etcd.service", "patroni.service"] {
+        world.server_mut("node1").units.insert(unit.to_owned(), Unit::default());
     }
     let fleet = SimFleet::new(world);
     settle(&fleet, &after, 3).await;
