@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use reconcile_spec::valid::Permission;
 
 use crate::{
-    action::{Action, HostAction, PatroniGoal, SwarmAction, UnitVerb},
+    action::{Action, EtcdQuorum, HostAction, PatroniGoal, SwarmAction, UnitVerb},
     desired::{Desired, patroni},
     model::{ClaimKind, HostFacts, HostName, ObjectId, Observation, Observed},
     plan::{Impact, Plan, Step, drift},
@@ -131,23 +131,7 @@ fn check_host(
                 access::check_write(desired, observed, host, broken);
             }
             if let Some((unit, verb)) = notify {
-                if unit.starts_with("patroni") && *verb != UnitVerb::Reload {
-                    broken("Patroni is never restarted by systemd");
-                }
-                if *verb == UnitVerb::Restart && !step.impact.disruptive() {
-                    broken("a restart says that it is one");
-                }
-                if *verb == UnitVerb::Restart && unit.starts_with("etcd") {
-                    check_quorum(desired, observed, host, broken);
-                    let asked = quorum.as_ref().is_some_and(|quorum| {
-                        let count = membership::counted(desired, observed).len();
-                        quorum.peers.len() + 1 == count
-                            && (quorum.peers.is_empty() || quorum.needed * 2 > count)
-                    });
-                    if !asked && counts(observed, host) {
-                        broken("quorum is asked for again in the moment of a restart");
-                    }
-                }
+                check_told(desired, observed, step, host, (unit, *verb, quorum.as_ref()), broken);
             }
         }
         HostAction::TryAccess { file, trial, .. } => {
@@ -221,6 +205,34 @@ fn check_host(
         | HostAction::InstallPackages { .. }
         | HostAction::EnsureDirectory { .. }
         | HostAction::AwaitEtcd { .. } => {}
+    }
+}
+
+/// A unit that is told of its new file in the same step.
+fn check_told(
+    desired: &Desired,
+    observed: &Observed,
+    step: &Step,
+    host: &HostName,
+    (unit, verb, quorum): (&str, UnitVerb, Option<&EtcdQuorum>),
+    broken: &mut impl FnMut(&'static str),
+) {
+    if unit.starts_with("patroni") && verb != UnitVerb::Reload {
+        broken("Patroni is never restarted by systemd");
+    }
+    if verb == UnitVerb::Restart && !step.impact.disruptive() {
+        broken("a restart says that it is one");
+    }
+    if verb == UnitVerb::Restart && unit.starts_with("etcd") {
+        check_quorum(desired, observed, host, broken);
+        let asked = quorum.is_some_and(|quorum| {
+            let count = membership::counted(desired, observed).len();
+            quorum.peers.len() + 1 == count
+                && (quorum.peers.is_empty() || quorum.needed * 2 > count)
+        });
+        if !asked && counts(observed, host) {
+            broken("quorum is asked for again in the moment of a restart");
+        }
     }
 }
 
