@@ -181,25 +181,7 @@ fn hold_by_policy(
     policy: &Policy,
     now: u64,
 ) {
-    let open = windows::is_open(&policy.windows, now);
-    let refusal = |impact| {
-        let (field, permission) = match impact {
-            super::Impact::None | super::Impact::Reload => return None,
-            super::Impact::Restart => ("restart", policy.restart),
-            super::Impact::Switchover => ("switchover", policy.switchover),
-        };
-        match permission {
-            Permission::Allowed => None,
-            Permission::InWindow if open => None,
-            Permission::Never => Some(HoldReason::Policy(format!("policy.{field} is `never`"))),
-            Permission::InWindow => {
-                Some(HoldReason::Window(match windows::next(&policy.windows, now) {
-                    Some(next) => format!("policy.{field} is `inWindow`, and one opens {next}"),
-                    None => format!("policy.{field} is `inWindow`, and no window ever opens"),
-                }))
-            }
-        }
-    };
+    let refusal = |impact| forbidden(policy, now, impact);
     let (stay, go): (Vec<_>, Vec<_>) =
         std::mem::take(steps).into_iter().partition(|step| refusal(step.impact).is_none());
     *steps = stay;
@@ -207,6 +189,26 @@ fn hold_by_policy(
         go.into_iter()
             .filter_map(|step| Some(Held { object: step.object, reason: refusal(step.impact)? })),
     );
+}
+
+/// Why the policy lets no step of this impact through now.
+pub(super) fn forbidden(policy: &Policy, now: u64, impact: super::Impact) -> Option<HoldReason> {
+    let (field, permission) = match impact {
+        super::Impact::None | super::Impact::Reload => return None,
+        super::Impact::Restart => ("restart", policy.restart),
+        super::Impact::Switchover => ("switchover", policy.switchover),
+    };
+    match permission {
+        Permission::Allowed => None,
+        Permission::InWindow if windows::is_open(&policy.windows, now) => None,
+        Permission::Never => Some(HoldReason::Policy(format!("policy.{field} is `never`"))),
+        Permission::InWindow => {
+            Some(HoldReason::Window(match windows::next(&policy.windows, now) {
+                Some(next) => format!("policy.{field} is `inWindow`, and one opens {next}"),
+                None => format!("policy.{field} is `inWindow`, and no window ever opens"),
+            }))
+        }
+    }
 }
 
 /// Lets only the first disruptive step through: afterwards the world is observed anew.

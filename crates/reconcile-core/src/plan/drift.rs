@@ -67,6 +67,12 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     }
 }
 
+/// A difference of this object is drift that the policy has reported and not undone.
+pub(super) fn only_reported(view: &View<'_>, object: &ObjectId) -> bool {
+    mode(view.desired.policy.drift, object) == Drift::Report
+        && Records::of(view).is_drift(&wanted(view.desired), object)
+}
+
 /// What is done about drift of an object.
 fn mode(modes: DriftModes, object: &ObjectId) -> Drift {
     match object {

@@ -189,7 +189,12 @@ pub(super) fn hands_over<'a>(view: &View<'a>) -> Option<&'a HostName> {
         .members
         .keys()
         .any(|member| member != next.host && !view.leaves(member));
-    let ready = next.of_the_database() && others && fit(view, next.host).is_ok();
+    let object = ObjectId::Upgrade(next.host.clone());
+    // Clients do not wait for an upgrade that then is not made.
+    let made = super::arrange::forbidden(&view.desired.policy, view.observed.at, Impact::Restart)
+        .is_none()
+        && !super::drift::only_reported(view, &object);
+    let ready = made && next.of_the_database() && others && fit(view, next.host).is_ok();
     (ready && leads(view, next.host)).then_some(next.host)
 }
 

@@ -1,11 +1,11 @@
 //! Newer versions of packages that the file pins: which server comes when, what is restarted after, and
 //! what is held. (Crashes, lost answers and stale looks: the workloads of those names.)
 
-use reconcile_core::desired::Desired;
+use reconcile_core::{desired::Desired, ports::Switching as _};
 use reconcile_sim::{Faults, Package, SimFleet, Unit, World, fixture};
 use reconcile_spec::{
     ClusterSpec,
-    valid::{PackageSource, Permission},
+    valid::{Drift, PackageSource, Permission},
 };
 
 use crate::{
@@ -375,4 +375,54 @@ async fn without_a_switchover_the_primarys_server_keeps_its_packages() {
     );
     let held = holds(&plan_now(&fleet, &after).await);
     assert!(held.iter().any(|h| h.contains("policy.switchover is `never`")), "{held:#?}");
+}
+
+/// Clients do not wait for a switchover whose upgrade is then held.
+#[tokio::test(start_paused = true)]
+async fn nobody_hands_over_for_an_upgrade_that_the_policy_holds() {
+    let (fleet, after) = start(3, |spec| {
+        postgresql(spec);
+        spec.policy.switchover = Permission::Never;
+    })
+    .await;
+    drop(apply(&fleet, &after).await.unwrap());
+    let forbidden = desired(3, |spec| {
+        postgresql(spec);
+        spec.policy.restart = Permission::Never;
+    });
+    let plan = plan_now(&fleet, &forbidden).await;
+    let steps: Vec<_> = plan.steps.iter().map(|step| step.object.to_string()).collect();
+    assert_eq!(steps, Vec::<String>::new());
+    let held = holds(&plan);
+    assert!(held.iter().any(|held| held.contains("policy.restart is `never`")), "{held:#?}");
+}
+
+/// The same where somebody set a package back by hand, and such drift is only told.
+#[tokio::test(start_paused = true)]
+async fn nobody_hands_over_for_drift_that_is_only_reported() {
+    let (fleet, after) = start(3, |spec| {
+        postgresql(spec);
+        spec.policy.drift.packages = Drift::Report;
+    })
+    .await;
+    settle(&fleet, &after, 1).await;
+    let mut leader = None;
+    for name in after.servers.keys() {
+        if fleet.is_primary(name).await {
+            leader = Some(name);
+        }
+    }
+    let leader = leader.unwrap();
+    fleet.change(|world| {
+        let server = world.servers.get_mut(leader).unwrap();
+        server.packages.get_mut("postgresql-15").unwrap().version = "1.0-1".to_owned();
+    });
+    let plan = plan_now(&fleet, &after).await;
+    let steps: Vec<_> = plan.steps.iter().map(|step| step.object.to_string()).collect();
+    assert_eq!(steps, Vec::<String>::new());
+    let held = holds(&plan);
+    assert!(
+        held.iter().any(|held| held.contains("postgresql-15 is 1.0-1, not 15.2-1")),
+        "{held:#?}"
+    );
 }

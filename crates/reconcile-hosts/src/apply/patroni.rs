@@ -169,7 +169,7 @@ fi
         data_dir = quote(data_dir),
         primary = refuse_primary("nothing was restarted"),
         note = quote(&format!("{}{UNIT}", units::OUTDATED)),
-        after = after_restart(max_lag_bytes),
+        after = after_restart(max_lag_bytes, false),
     )
 }
 
@@ -280,23 +280,28 @@ fn still_replaced(replaced: Option<u32>) -> String {
     })
 }
 
-/// After: waits until the replica is back, streams and lags little.
-fn after_restart(max_lag_bytes: u64) -> String {
+/// After: waits until the replica is back, streams and lags little; with `for_settings` it must run
+/// with something else than before.
+fn after_restart(max_lag_bytes: u64, for_settings: bool) -> String {
+    let changed = if for_settings { CHANGED } else { "" };
     format!(
         r#"until ask '/replica?lag={max_lag_bytes}' && [ "$code" = 200 ] && streams; do
   ask /patroni
-  seen=$(sed -n 's/.*"state": "\([^"]*\)".*"role": "\([^"]*\)".*/, /p' "$T/body")
+  seen=$(sed -n 's/.*"state": "\([^"]*\)".*"role": "\([^"]*\)".*/\2, \1/p' "$T/body")
   at "waiting for the replica to stream again (seen: ${{seen:-no answer}})"
   in_time || fail later "restarted, but it does not stream, or lags by more than {max_lag_bytes} bytes: ${{seen:-Patroni does not answer}}"
   sleep 0.3
 done
-if [ "$SEEN" ]; then
+{changed}"#
+    )
+}
+
+/// It runs with something else now.
+const CHANGED: &str = r#"if [ "$SEEN" ]; then
   now=$(runs) || exit 90
   [ "$now" != "$SEEN" ] || fail after-change 'the restart changed nothing: Patroni starts PostgreSQL with what it ran with before'
 fi
-"#
-    )
-}
+"#;
 
 /// The role stands in the place of `@ROLE@` when the request is made.
 fn restart_body(runs: &BTreeMap<String, String>, replaced: Option<u32>) -> String {
@@ -337,7 +342,9 @@ pub fn patroni_script(
                  fail soon \"this member is no replica that runs (HTTP $code)\"\nROLE=replica\n"
             );
             let body = restart_body(runs, *replaced);
-            (before, "POST", "/restart", body, after_restart(*max_lag_bytes))
+            // For a program that was replaced it was not in vain, whatever Patroni starts it with.
+            let after = after_restart(*max_lag_bytes, replaced.is_none());
+            (before, "POST", "/restart", body, after)
         }
         PatroniAction::RestartPrimary { runs, replaced, data_dir, .. } => {
             // Patroni 3 compares with its own word for the role, which later versions refuse.

@@ -192,6 +192,17 @@ fn a_replica_is_restarted_on_conditions_and_awaited() {
     let asked = script.find("asking Patroni: POST /restart").unwrap();
     let back = script.find("waiting for the replica to stream again").unwrap();
     assert!(noticed < asked && asked < back, "{script}");
+    assert!(!script.contains("the restart changed nothing"), "its program did");
+    assert!(script.chars().all(|c| c == '\n' || !c.is_control()), "{script:?}");
+    let action = PatroniAction::RestartReplica {
+        runs: runs.clone(),
+        replaced: None,
+        notice_seconds: 10,
+        data_dir: NASTY.to_owned(),
+        max_lag_bytes: 16 << 20,
+    };
+    let script = patroni_script("http://192.0.2.11:8008", None, &action, DEADLINE).unwrap();
+    assert!(script.contains("the restart changed nothing"));
     let primary = PatroniAction::RestartPrimary {
         runs,
         replaced: None,

@@ -44,8 +44,8 @@ pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome
             return Ok(Outcome::Held);
         }
     };
-    // The folder may be that of a `--watch` which gave us the lease, so nobody writes in it but us.
-    // What the journal leaves open is left over only now: before, it may have been under way.
+    // What the journal leaves open is left over only now: before, it may have been under way. The folder
+    // may be that of a `--watch` which gave us the lease; it notes whole lines beside ours meanwhile.
     let journal = Journal::open(&folder, &())
         .map_err(|error| Failure::from_error("keep the journal", &error));
     let journal = match journal {
