@@ -55,15 +55,18 @@ in_force() {
   done
 }
 untried() { ! tried; }
+# section FILE: the lines of its rules, and how many there are; somebody may have written it by hand.
+section() { awk "$SECTION"' inside { print } END { print found + 0 }' "$1" 2>/dev/null; }
+SECTION='/^[^[:space:]#-]/ { top = $0 }
+  inside && !/^[[:space:]]*(#|-|$)/ && !/^   / { inside = 0 }
+  $0 == "  pg_hba:" && top == "postgresql:" { inside = 1; found++ }'
 # The old file with the new rules: what else is new in the file has its own time.
 splice() {
-  awk 'FNR == 1 { part++; b = 0 }
-    part == 1 { if ($0 == "  pg_hba:") b = 1; else if ($0 !~ /^    -/) b = 0
-      if (b) text = text $0 "\n"; next }
-    $0 == "  pg_hba:" { printf "%s", text; b = 1; found++; next }
-    b && /^    -/ { next }
-    { b = 0; print }
-    END { exit !(found == 1 && text != "") }' "$T/new" "$K" >"$T/tried" || cat -- "$T/new" >"$T/tried"
+  section "$T/new" | sed '$d' >"$T/section"
+  awk "$SECTION"' !inside { print; next }
+    $0 == "  pg_hba:" { while ((getline line <PART) > 0) print line }' PART="$T/section" "$K" >"$T/tried" &&
+    [ "$(section "$K" | sed -n '$p')" = 1 ] && [ "$(section "$T/tried")" = "$(section "$T/new")" ] ||
+    cat -- "$T/new" >"$T/tried"
 }
 # login WHO CONNINFO…: who must get in by one of them.
 login() {

@@ -1,6 +1,7 @@
 //! What the crate promises, without a network and without an sshd installed.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod access;
 mod actions;
 mod fake_sshd;
 mod known_hosts;
