@@ -68,6 +68,21 @@ splice() {
     [ "$(section "$K" | sed -n '$p')" = 1 ] && [ "$(section "$T/tried")" = "$(section "$T/new")" ] ||
     cat -- "$T/new" >"$T/tried"
 }
+# judge: what psql said in $T/err, as a verdict. Refused is only what a rule can refuse, for that is
+# noted; who is told of a role or a database has been let in by the rules.
+judge() {
+  said=$(tr '\n' ' ' <"$T/err" | cut -c1-400)
+  fatal=$(grep -o 'FATAL:.*' "$T/err" | tail -n 1)
+  fatal=${fatal:-$said}
+  verdict=unknown
+  case $said in *'no password supplied'*) verdict=proven; return ;; esac
+  case $fatal in
+    *'role "'*'" does not exist'*|*'database "'*'" does not exist'*) verdict=proven ;;
+    *pg_hba.conf*|*'authentication failed for user'*|*'requires a valid client certificate'*|\
+    *'authentication not supported'*|*'authentication method '*' not supported'*|\
+    *'could not initiate GSSAPI security context'*|*'GSSAPI continuation error'*) verdict=refused ;;
+  esac
+}
 # login WHO CONNINFO…: who must get in by one of them.
 login() {
   [ "$verdict" = proven ] || return 0
@@ -77,20 +92,14 @@ login() {
     tries=0
     while :; do
       as_postgres -d "$where" -c '' >/dev/null 2>"$T/err" && return 0
-      said=$(tr '\n' ' ' <"$T/err" | cut -c1-400)
-      case $said in
-        *'no password supplied'*) return 0 ;;
-        ''|*'onnection refused'*|*'timeout expired'*|*'closed the connection'*|*'too many clients'*|\
-        *'starting up'*|*'shutting down'*|*'not yet accepting'*|*'No such file'*|*'not found'*) verdict=unknown ;;
-        *) verdict=refused ;;
-      esac
+      judge
+      [ "$verdict" != proven ] || return 0
       tries=$((tries + 1))
       [ "$verdict" = unknown ] && [ $tries -lt 3 ] && [ "$(date +%s)" -lt "$PROOF" ] || break
       verdict=proven
       sleep 1
     done
-    why=$(grep -o 'FATAL:.*' "$T/err" | tail -n 1)
-    why="$who does not get in: $(printf '%s' "${why:-$said}" | tr -s ' ')"
+    why="$who does not get in: $(printf '%s' "$fatal" | tr -s ' ')"
     [ "$verdict" = refused ] || return 0
     verdict=proven last=$why
   done

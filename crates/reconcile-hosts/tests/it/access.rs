@@ -98,3 +98,88 @@ fn a_file_in_another_shape_is_replaced_whole() {
         assert_eq!(spliced(old, NEW), NEW, "{old}");
     }
 }
+
+#[test]
+fn refused_is_only_what_a_rule_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = "psql: error: connection to server at \"10.0.0.2\", port 5432 failed: ";
+    let fatal = [
+        (
+            "refused",
+            "pg_hba.conf rejects connection for host \"10.0.0.2\", user \"app\", database \"app\", no encryption",
+        ),
+        (
+            "refused",
+            "pg_hba.conf rejects replication connection for host \"10.0.0.2\", user \"replicator\", no encryption",
+        ),
+        (
+            "refused",
+            "no pg_hba.conf entry for host \"10.0.0.2\", user \"app\", database \"app\", no encryption",
+        ),
+        ("refused", "kein pg_hba.conf-Eintrag f\u{fc}r Host \u{bb}10.0.0.2\u{ab}"),
+        ("refused", "Peer authentication failed for user \"postgres\""),
+        ("refused", "Ident authentication failed for user \"app\""),
+        ("refused", "LDAP authentication failed for user \"app\""),
+        ("refused", "certificate authentication failed for user \"app\""),
+        ("refused", "connection requires a valid client certificate"),
+        ("proven", "database \"shop\" does not exist"),
+        ("proven", "role \"app\" does not exist"),
+        ("unknown", "the database system is starting up"),
+        ("unknown", "the database system is in recovery mode"),
+        (
+            "unknown",
+            "the database system is not yet accepting connections\nDETAIL:  Consistent recovery state has not been yet reached.",
+        ),
+        ("unknown", "sorry, too many clients already"),
+        (
+            "unknown",
+            "remaining connection slots are reserved for non-replication superuser connections",
+        ),
+        (
+            "unknown",
+            "number of requested standby connections exceeds max_wal_senders (currently 10)",
+        ),
+        ("unknown", "terminating connection due to administrator command"),
+        (
+            "unknown",
+            "could not open file \"global/pg_filenode.map\": Too many open files in system",
+        ),
+    ];
+    let fatal = fatal.map(|(verdict, words)| (verdict, format!("{at}FATAL:  {words}\n")));
+    let others = [
+        ("proven", format!("{at}fe_sendauth: no password supplied\n")),
+        // With TLS it is refused, and let in without.
+        (
+            "proven",
+            format!(
+                "{at}FATAL:  pg_hba.conf rejects connection for host \"10.0.0.2\", SSL encryption\n{at}fe_sendauth: no password supplied\n"
+            ),
+        ),
+        // What it is told last counts.
+        (
+            "unknown",
+            format!(
+                "{at}FATAL:  no pg_hba.conf entry for host \"10.0.0.2\", SSL encryption\n{at}FATAL:  sorry, too many clients already\n"
+            ),
+        ),
+        ("refused", format!("{at}GSSAPI authentication not supported\n")),
+        (
+            "refused",
+            format!(
+                "{at}could not initiate GSSAPI security context: No credentials were supplied\n"
+            ),
+        ),
+        (
+            "unknown",
+            format!("{at}could not fork new process for connection: Cannot allocate memory\n"),
+        ),
+        ("unknown", format!("{at}Connection refused\n\tIs the server running on that host?\n")),
+        ("unknown", format!("{at}timeout expired\n")),
+        ("unknown", "setpriv: failed to execute psql: No such file or directory\n".to_owned()),
+        ("unknown", String::new()),
+    ];
+    for (verdict, text) in fatal.into_iter().chain(others) {
+        fs::write(folder.path().join("err"), &text).unwrap();
+        assert_eq!(run(folder.path(), "judge; printf %s \"$verdict\""), verdict, "{text}");
+    }
+}
