@@ -226,8 +226,8 @@ pub struct AccessTrial {
     pub lines: Vec<String>,
     /// Who must get in. No password is sent: being asked for one is being let in.
     pub logins: Vec<Login>,
-    /// Known to lock somebody out: only put back what an earlier trial left.
-    pub lockout: Option<String>,
+    /// Only put back what a trial that was cut off replaced.
+    pub back: bool,
     /// PostgreSQL's data directory.
     pub data_dir: String,
     /// PostgreSQL's programs.

@@ -39,6 +39,11 @@ impl World {
         let lines: Vec<String> =
             rules.iter().filter_map(|line| line.as_str().map(str::to_owned)).collect();
         let Some(data_dir) = settings["postgresql"]["data_dir"].as_str() else { return };
+        // What somebody did to pg_hba.conf itself stays until its lines in patroni.yml change.
+        if server.files.contains_key(&access::file(data_dir)) && server.rules == lines {
+            return;
+        }
+        server.rules.clone_from(&lines);
         let file = File {
             bytes: access::text(&lines).into_bytes(),
             mode: 0o600,
@@ -71,6 +76,9 @@ impl World {
         let server = self.server_of(host)?;
         let there = server.files.get(&file.path).cloned();
         let note = server.access.clone();
+        if trial.back {
+            return self.take_back(host, &file.path);
+        }
         let same = note.as_ref().filter(|note| note.digest == trial.digest);
         let loaded = server.files.get(&access::file(&trial.data_dir));
         let loaded = loaded.is_some_and(|file| file.text() == access::text(&trial.lines));
@@ -98,7 +106,7 @@ impl World {
         server.access = Some(note(AccessState::Trying));
         let Some(kept) = server.files.get(KEPT).cloned() else { return Ok(()) };
         self.cut_here(host)?;
-        if trial.lockout.is_none() && answers {
+        if answers {
             let tried = spliced(&kept.text(), &String::from_utf8_lossy(file.content.bytes()));
             self.replace(host, &file.path, File { bytes: tried.into_bytes(), ..kept.clone() })?;
             if self.late {
@@ -118,6 +126,23 @@ impl World {
         server.access = answers.then(|| note(AccessState::Refused));
         server.files.remove(KEPT);
         Err(refuse("the access rules were taken back"))
+    }
+
+    /// Puts back what a trial that was cut off replaced.
+    fn take_back(&mut self, host: &HostName, path: &str) -> Result<(), EffectError> {
+        let server = self.server_of(host)?;
+        if server.access.as_ref().is_none_or(|note| note.state != AccessState::Trying) {
+            return Ok(());
+        }
+        if let Some(kept) = server.files.get(KEPT).cloned() {
+            self.replace(host, path, kept)?;
+            self.cut_here(host)?;
+            self.load(host)?;
+        }
+        let server = self.server_of(host)?;
+        server.access = None;
+        server.files.remove(KEPT);
+        Ok(())
     }
 
     fn replace(&mut self, host: &HostName, path: &str, new: File) -> Result<(), EffectError> {
@@ -146,7 +171,10 @@ impl World {
 
 /// The old file with the rules of the new one.
 fn spliced(old: &str, new: &str) -> String {
-    let rule = |line: &&str| line.starts_with("    -");
+    let rule = |line: &&str| {
+        let text = line.trim_start();
+        text.is_empty() || text.starts_with(['#', '-']) || line.starts_with("   ")
+    };
     let mut lines = new.lines().skip_while(|line| *line != "  pg_hba:").skip(1);
     let rules: Vec<&str> = lines.by_ref().take_while(rule).collect();
     let mut text = String::new();

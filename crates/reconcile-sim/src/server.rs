@@ -152,6 +152,8 @@ pub struct Server {
     pub pause: Option<PauseNote>,
     /// The note of the last trial of access rules.
     pub access: Option<AccessNote>,
+    /// Lines of patroni.yml from which Patroni last wrote pg_hba.conf.
+    pub rules: Vec<String>,
     /// Parts of the probe that come back unknown.
     pub unknown: BTreeSet<Section>,
     /// What PostgreSQL runs with; None: it does not run.
@@ -180,6 +182,7 @@ impl Server {
             manifest: Manifest::default(),
             pause: None,
             access: None,
+            rules: Vec::new(),
             unknown: BTreeSet::new(),
             running: None,
             replaced: false,

@@ -88,11 +88,21 @@ pub(super) fn check_trial(
         broken("while access rules are tried no other server gets them");
     }
     let note = observed.host(host).and_then(|facts| facts.access.as_ref());
-    if note.is_some_and(|note| note.state == AccessState::Trying) {
+    let cut_off = note.is_some_and(|note| note.state == AccessState::Trying);
+    if trial.back {
+        if !cut_off {
+            broken("only a trial of access rules that was cut off is taken back");
+        }
         return;
     }
     if !access.lockouts.is_empty() {
         broken("access rules that are known to lock somebody out are not tried");
+    }
+    if cut_off {
+        if desired.servers.keys().any(|host| observed.host(host).is_none()) {
+            broken("while a server is unknown a trial that was cut off is only taken back");
+        }
+        return;
     }
     let replica = |(host, _): (&HostName, &HostFacts)| {
         let streams = observed.host(host).and_then(|facts| facts.patroni.present());

@@ -102,10 +102,6 @@ fn object(host: &HostName) -> ObjectId {
 /// Puts a trial in the place of one server's file and lets the others wait for it, or holds all.
 pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let cluster = super::patroni::cluster(view);
-    // The rules name nobody who leaves, and he must be let in until he has left.
-    if super::leaving::under_way(view) {
-        return;
-    }
     let unfinished = staying(view).find(|(_, facts)| noted(facts, AccessState::Trying).is_some());
     if let Some((host, facts)) = unfinished {
         let own = object(host);
@@ -118,6 +114,10 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         } else {
             try_on(view, host, facts, drafts);
         }
+        return;
+    }
+    // The rules name nobody who leaves, and he must be let in until he has left.
+    if super::leaving::under_way(view) {
         return;
     }
     let Some((primary, _)) = cluster.primary else { return };
@@ -134,21 +134,32 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         hold(view, drafts, None, &HoldReason::NeedsPerson(reason));
         return;
     }
-    let replica = concerned.iter().find(|(_, facts)| streams(view, facts));
-    let beside = staying(view).find(|(_, facts)| streams(view, facts));
-    let in_place = concerned.iter().find(|(host, _)| *host == primary);
-    match (replica, beside, in_place) {
-        (Some((host, facts)), ..) | (None, None, Some((host, facts))) => {
+    let beside = || staying(view).filter(|(_, facts)| streams(view, facts));
+    let free = |host: &HostName| drafts.held.iter().all(|held| held.object != object(host));
+    // Where they are in force already nothing changes by trying them, and a file that is as desired
+    // can be tried, too.
+    let replica = beside()
+        .find(|(host, facts)| free(host) && has_rules(view, facts))
+        .or_else(|| concerned.iter().copied().find(|(_, facts)| streams(view, facts)))
+        .or_else(|| beside().find(|(host, _)| free(host)));
+    if let Some((host, facts)) = replica {
+        try_on(view, host, facts, drafts);
+    } else if let Some((host, _)) = beside().next() {
+        // Its file is held.
+        hold(view, drafts, None, &HoldReason::WaitsFor(object(host)));
+    } else {
+        // The primary's file may be held, or as desired and not in force.
+        let in_place = concerned.iter().find(|(host, _)| *host == primary);
+        if let Some((host, facts)) = in_place.or_else(|| concerned.first()) {
             try_on(view, host, facts, drafts);
         }
-        // Its file is held, or as desired and not in force yet.
-        (None, Some((host, _)), _) => {
-            hold(view, drafts, None, &HoldReason::WaitsFor(object(host)));
-        }
-        (None, None, None) => {
-            hold(view, drafts, None, &HoldReason::WaitsFor(object(primary)));
-        }
     }
+}
+
+/// The primary may be where nobody looks, and this replica the next: what it had is what it gets.
+fn doubt(view: &View<'_>, drafts: &Drafts) -> bool {
+    super::arrange::doubt(&drafts.held).is_some()
+        || view.desired.servers.keys().any(|host| view.host(host).is_none())
 }
 
 /// Plans the trial on a server; everything else that the file is part of waits for it.
@@ -157,12 +168,13 @@ fn try_on(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut Draf
     let Some(managed) = server.files.get(CONFIG) else { return };
     let patroni = &view.desired.patroni;
     let (wanted, member) = (&patroni.access, &patroni.members[host]);
+    let cut_off = noted(facts, AccessState::Trying).is_some();
     let round = patroni.config["loop_wait"].as_u64().unwrap_or(10);
     let trial = AccessTrial {
         digest: wanted.digest.clone(),
         lines: wanted.lines.clone(),
         logins: wanted.logins.get(host).cloned().unwrap_or_default(),
-        lockout: lockout(view),
+        back: cut_off && (doubt(view, drafts) || lockout(view).is_some()),
         data_dir: patroni.data_dir.clone(),
         bin_dir: patroni.bin_dir.clone(),
         socket_dir: SOCKET_DIR.to_owned(),
@@ -177,8 +189,10 @@ fn try_on(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut Draf
         trial: Box::new(trial),
     };
     let action = Action::Host(host.clone(), action);
-    let reason = if noted(facts, AccessState::Trying).is_some() {
+    let reason = if cut_off {
         "a trial of access rules was cut off here"
+    } else if has_rules(view, facts) {
+        "the access rules that it has are proven first"
     } else if streams(view, facts) {
         "its access rules are tried on this replica first"
     } else {
@@ -199,7 +213,8 @@ fn try_on(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut Draf
     };
     drafts.steps.retain(|step| !told(step));
     hold(view, drafts, Some(&draft.object), &HoldReason::WaitsFor(draft.object.clone()));
-    drafts.step(draft.impact(Impact::Reload));
+    // What a trial left is not left for longer: this server may be promoted.
+    drafts.step(draft.impact(if cut_off { Impact::None } else { Impact::Reload }));
 }
 
 /// Holds every server's file, and what changes along with one.

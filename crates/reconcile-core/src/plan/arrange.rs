@@ -154,9 +154,8 @@ fn hold_halves(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
     }
 }
 
-/// While a server is unknown, or there are servers that the file does not name, nothing that runs is
-/// changed: the unknown one may be the primary, and new routes and rules would cut it off.
-fn hold_impact_on_doubt(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
+/// What there is to be known about the servers, and is not.
+pub(super) fn doubt(held: &[Held]) -> Option<&ObjectId> {
     let doubt = held.iter().find(|held| {
         matches!(
             (&held.object, &held.reason),
@@ -164,7 +163,13 @@ fn hold_impact_on_doubt(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Hel
                 | (ObjectId::PatroniConfig, HoldReason::NeedsPerson(_))
         )
     });
-    let Some(doubt) = doubt.map(|held| held.object.clone()) else { return };
+    doubt.map(|held| &held.object)
+}
+
+/// While a server is unknown, or there are servers that the file does not name, nothing that runs is
+/// changed: the unknown one may be the primary, and new routes and rules would cut it off.
+fn hold_impact_on_doubt(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
+    let Some(doubt) = doubt(held).cloned() else { return };
     let (stay, go): (Vec<_>, Vec<_>) =
         std::mem::take(steps).into_iter().partition(|step| step.impact == super::Impact::None);
     *steps = stay;

@@ -2,7 +2,10 @@
 
 use reconcile_core::{
     action::{AccessTrial, Action, HostAction},
-    model::{AccessNote, AccessState, ClaimKind},
+    check::check,
+    desired::{Desired, desired},
+    model::{AccessNote, AccessState, ClaimKind, Observation, SecretText},
+    plan::{Impact, plan},
 };
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{HbaMethod, HbaRule, HbaType};
@@ -117,4 +120,101 @@ fn what_is_tried_and_where() {
         let claims = &mut case.facts("node2").manifest.claims;
         claims.retain(|claim| claim.kind != ClaimKind::File);
     });
+}
+
+const CONFIG: &str = "/etc/patroni/patroni.yml";
+const RULES: &str = "/var/lib/postgresql/15/main/pg_hba.conf";
+
+/// Somebody changed a file.
+fn drifts(case: &mut Case, host: &str, path: &str) {
+    case.facts(host).files.get_mut(path).unwrap().digest = String::from("drifted");
+}
+
+fn streams_no_more(case: &mut Case, host: &str) {
+    let Observation::Known(Some(fact)) = &mut case.facts(host).patroni else { panic!() };
+    fact.streaming = false;
+}
+
+fn rotated() -> Desired {
+    let spec = fixture::spec(3, 0, |_| {});
+    let mut values = fixture::secrets(&spec);
+    values.insert("postgres-replication".to_owned(), SecretText::new("another-value-for-it"));
+    desired(&spec, &values).unwrap()
+}
+
+/// Where access rules are tried by the plan of what is seen by now.
+fn tried_on(case: &mut Case) -> String {
+    case.plan = plan(&case.desired, &case.observed);
+    assert_eq!(check(&case.desired, &case.observed, &case.plan), []);
+    let trials = case.plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Host(host, HostAction::TryAccess { .. }) => {
+            Some(format!("{host}: {}", step.reason))
+        }
+        _ => None,
+    });
+    trials.collect::<Vec<_>>().join(", ")
+}
+
+/// A cluster that was founded without a trial has no note of one, and is still mended.
+#[test]
+fn rules_that_no_note_speaks_of_are_proven_where_they_are_in_force() {
+    let world = World::converged(&three());
+    let first = "node2: the access rules that it has are proven first";
+
+    let mut case = Case::of(three(), &world);
+    assert!(case.plan.steps.is_empty());
+    drifts(&mut case, "node1", RULES);
+    assert_eq!(tried_on(&mut case), "", "no file waits for it");
+    assert!(case.plan.steps.is_empty());
+    drifts(&mut case, "node1", CONFIG);
+    assert_eq!(tried_on(&mut case), first, "a line by hand on the primary");
+
+    let mut case = Case::of(rotated(), &world);
+    assert_eq!(tried_on(&mut case), "", "the primary has them");
+    drifts(&mut case, "node1", RULES);
+    assert_eq!(tried_on(&mut case), first, "pg_hba.conf by hand, then a new password");
+    drifts(&mut case, "node2", RULES);
+    let third = first.replace("node2", "node3");
+    assert_eq!(tried_on(&mut case), third, "where nothing has to be loaded");
+
+    // Proven for other logins, and no second replica.
+    let mut case = Case::of(three(), &world);
+    note(&mut case, "node2", AccessState::Proven);
+    case.facts("node2").access.as_mut().unwrap().digest = "before".to_owned();
+    streams_no_more(&mut case, "node3");
+    drifts(&mut case, "node1", RULES);
+    drifts(&mut case, "node1", CONFIG);
+    assert_eq!(tried_on(&mut case), first);
+}
+
+#[test]
+fn a_replica_that_does_not_stream_is_mended_though_the_primary_has_nothing_to_prove() {
+    let mut case = Case::of(three(), &World::converged(&three()));
+    drifts(&mut case, "node1", RULES);
+    drifts(&mut case, "node2", RULES);
+    drifts(&mut case, "node2", CONFIG);
+    streams_no_more(&mut case, "node2");
+    streams_no_more(&mut case, "node3");
+    assert!(tried_on(&mut case).starts_with("node2: "), "{:#?}", case.plan);
+}
+
+/// The server that does not answer may be the primary, and this one the next.
+#[test]
+fn a_trial_that_was_cut_off_is_taken_back_whatever_else_is_unknown() {
+    let mut case = opening();
+    note(&mut case, "node2", AccessState::Trying);
+    case.observed.hosts.insert("node1".into(), Observation::unknown("no answer"));
+    let reason = "node2: a trial of access rules was cut off here";
+    assert_eq!(tried_on(&mut case), reason);
+    assert_eq!(case.step(|_| true).impact, Impact::None);
+    assert!(trial(&mut case).back);
+    let only_back = "while a server is unknown a trial that was cut off is only taken back";
+    case.breaks(only_back, |case| trial(case).back = false);
+
+    let mut known = opening();
+    note(&mut known, "node2", AccessState::Trying);
+    assert_eq!(tried_on(&mut known), reason);
+    assert!(!trial(&mut known).back, "it is begun again");
+    let began = "only a trial of access rules that was cut off is taken back";
+    opening().breaks(began, |case| trial(case).back = true);
 }

@@ -231,6 +231,54 @@ async fn what_a_trial_left_is_no_drift() {
     assert_eq!(fleet.world().violations, Vec::<String>::new());
 }
 
+/// What somebody did by hand on the primary of a cluster that was founded without a trial.
+#[tokio::test(start_paused = true)]
+async fn rules_that_no_note_speaks_of_hold_nothing_for_good() {
+    let plain = || spec(3, |_| {});
+    let by_hand = |world: &mut World, path: &str, from: &str, to: &str| {
+        let file = world.server_mut("node1").files.get_mut(path).unwrap();
+        let text = file.text().replacen(from, to, 1);
+        assert_ne!(text, file.text());
+        file.bytes = text.into_bytes();
+    };
+    let old = before(3).await;
+    assert_eq!(tried(&old), []);
+
+    // A line in its patroni.yml, and loaded.
+    let desired = fixture::desire(&plain());
+    let fleet = SimFleet::new(old.clone());
+    fleet.change(|world| {
+        let line = "  pg_hba:\n    - host all all 10.9.9.9/32 scram-sha-256\n";
+        by_hand(world, CONFIG, "  pg_hba:\n", line);
+        world.settle();
+    });
+    assert!(rules(&fleet.world(), "node1").contains("10.9.9.9/32"));
+    settle(&fleet, &desired, 1).await;
+    let world = fleet.world();
+    assert_eq!(world.violations, Vec::<String>::new());
+    assert_eq!(world.end_state(), old.end_state());
+    assert_eq!(tried(&world), [(&host("node2"), AccessState::Proven)]);
+
+    // A comment in pg_hba.conf itself, which nobody mends, and later a new password.
+    let mut values = fixture::secrets(&plain());
+    values.insert("postgres-replication".to_owned(), SecretText::new("another-value-for-it"));
+    let desired = make(&plain(), &values).unwrap();
+    let fleet = SimFleet::new(old);
+    fleet.change(|world| {
+        by_hand(world, RULES, "\n", "\n# by hand\n");
+        world.settle();
+    });
+    assert!(rules(&fleet.world(), "node1").contains("# by hand"));
+    settle(&fleet, &desired, 1).await;
+    let world = fleet.world();
+    assert_eq!(world.violations, Vec::<String>::new());
+    assert_eq!(tried(&world), [(&host("node2"), AccessState::Proven)]);
+    for node in ["node1", "node2", "node3"] {
+        let file = world.servers[&host(node)].files[CONFIG].text();
+        assert!(file.contains("another-value-for-it"), "{node}");
+    }
+}
+
 /// A new password in the same file comes after the rules, and only if they hold.
 #[tokio::test(start_paused = true)]
 async fn a_password_in_the_same_file_does_not_come_with_the_trial() {

@@ -55,6 +55,8 @@ in_force() {
   done
 }
 untried() { ! tried; }
+# Patroni has written the rules since its file changed.
+rewritten() { [ "$H" -nt "$P" ]; }
 # section FILE: the lines of its rules, and how many there are; somebody may have written it by hand.
 section() { awk "$SECTION"' inside { print } END { print found + 0 }' "$1" 2>/dev/null; }
 SECTION='/^[^[:space:]#-]/ { top = $0 }
@@ -82,6 +84,21 @@ judge() {
     *'authentication not supported'*|*'authentication method '*' not supported'*|\
     *'could not initiate GSSAPI security context'*|*'GSSAPI continuation error'*) verdict=refused ;;
   esac
+}
+# take_back: what a trial that was cut off replaced.
+take_back() {
+  trap '' PIPE HUP INT TERM
+  loaded=0 back=1
+  if [ -f "$K" ]; then
+    known "$OWNER" "$GROUP"
+    [ "$(section "$P")" = "$(section "$K")" ] || ! rewritten || ! pg 'select 1' >/dev/null || loaded=1
+    put "$K"
+    tell
+    [ $loaded = 0 ] || in_force rewritten || back=0
+  fi
+  forget
+  rm -f -- "$K"
+  [ $back = 1 ] || fail later "a trial of access rules that was cut off was taken back, but the old rules were not loaded within $NOTICE s"
 }
 # login WHO CONNINFO…: who must get in by one of them.
 login() {
@@ -114,7 +131,7 @@ pub(super) fn try_rules(file: &DesiredFile, before: Option<&str>, trial: &Access
     let mut body = format!(
         "{HELPERS}P={path} MODE={mode:04o} OWNER={owner} GROUP={group}\nBEFORE={before}\nD=${{P%/*}} B=${{P##*/}}\n\
          K=$D/.$B.before A={note} H={data_dir}/pg_hba.conf S={socket} PORT={port}\n\
-         ACCESS={digest} NOTICE={notice} PRIMARY={primary} LOCKOUT={lockout}\n\
+         ACCESS={digest} NOTICE={notice} PRIMARY={primary} BACK={back}\n\
          PSQL={bin_dir}/psql; [ -x \"$PSQL\" ] || PSQL=psql\nPROOF=$((END - NOTICE - 20))\n{STEPS}\
          owe() {{\n{owe}}}\ntell() {{\n{tell}}}\n",
         path = quote(&file.path),
@@ -130,7 +147,7 @@ pub(super) fn try_rules(file: &DesiredFile, before: Option<&str>, trial: &Access
         digest = quote(&trial.digest),
         notice = trial.notice_seconds,
         primary = u8::from(trial.primary),
-        lockout = quote(trial.lockout.as_deref().unwrap_or_default()),
+        back = u8::from(trial.back),
         owe = units::owe(UNIT, UnitVerb::Reload),
         tell = units::notify(UNIT, UnitVerb::Reload),
     );
@@ -146,6 +163,10 @@ base64 -d >"$T/lines" <<'@@LINES' || fail later 'cannot write a temporary file'
 {lines}@@LINES
 stage='' of='' why=''
 [ ! -e "$A" ] || read -r stage of why <"$A"
+if [ $BACK = 1 ]; then
+  [ "$stage" != {trying} ] || take_back
+  exit 0
+fi
 case $stage/$of in
   {proven}/"$ACCESS") ! tried || exit 0 ;;
   {refused}/"$ACCESS") fail soon "they were tried and taken back: $why" ;;
@@ -162,13 +183,14 @@ fi
 # From here on the work is finished even if nobody listens any more.
 trap '' PIPE HUP INT TERM
 note {trying} "$ACCESS"
+here=0
 verdict=proven why=
-if [ "$LOCKOUT" ]; then
-  verdict=refused why=$LOCKOUT
-elif ! pg 'select 1' >/dev/null; then
+if ! pg 'select 1' >/dev/null; then
   verdict=unknown why="PostgreSQL does not answer: $(tail -n 1 "$T/err")"
 else
   splice
+  # In force here before, there is nothing else to go back to.
+  [ "$(digest "$T/tried")" != "$(digest "$K")" ] || ! tried || here=1
   put "$T/tried"
   tell
   if ! in_force tried; then
@@ -189,7 +211,8 @@ fi
 why=$(printf '%s' "$why" | tr '\n' ' ' | cut -c1-400)
 put "$K"
 tell
-in_force untried || why="$why (and the old rules were not loaded within $NOTICE s)"
+if [ $here = 1 ]; then why="$why (they were in force here before)"
+else in_force untried || why="$why (and the old rules were not loaded within $NOTICE s)"; fi
 if [ "$verdict" = refused ]; then note {refused} "$ACCESS" "$why"; else forget; fi
 rm -f -- "$K"
 [ "$verdict" = unknown ] || fail soon "the access rules were taken back: $why"

@@ -14,7 +14,7 @@ fn run(folder: &Path, commands: &str) -> String {
         digest: "digest".to_owned(),
         lines: vec!["local all all peer".to_owned()],
         logins: Vec::new(),
-        lockout: None,
+        back: false,
         data_dir: "/data".to_owned(),
         bin_dir: "/bin".to_owned(),
         socket_dir: "/run".to_owned(),
@@ -30,7 +30,7 @@ fn run(folder: &Path, commands: &str) -> String {
         group: "postgres".to_owned(),
     };
     let action = HostAction::TryAccess { file, before: None, trial: Box::new(trial) };
-    let script = action_script(&action, Duration::from_mins(1)).unwrap();
+    let script = action_script(&action, Duration::from_secs(60)).unwrap();
     let (_, functions) = script.split_once("\nnote() {").unwrap();
     let (functions, _) = functions.split_once("\nowe() {").unwrap();
     let text = format!("T=.\nK=kept\nnote() {{{functions}\n{commands}");
@@ -181,5 +181,40 @@ fn refused_is_only_what_a_rule_refuses() {
     for (verdict, text) in fatal.into_iter().chain(others) {
         fs::write(folder.path().join("err"), &text).unwrap();
         assert_eq!(run(folder.path(), "judge; printf %s \"$verdict\""), verdict, "{text}");
+    }
+}
+
+/// Wherever it was cut off; and it waits for what was loaded, and only for that.
+#[test]
+fn what_was_cut_off_is_taken_back() {
+    let (old, tried) = (NEW.replace("reject", "trust"), NEW);
+    let world = "P=now A=./note H=rules D=. B=now MODE=0600 OWNER=o GROUP=g NOTICE=1
+        digest() { sha256sum <\"$1\"; }
+        known() { :; }; owned() { :; }; owe() { :; }; at() { :; }
+        fail() { echo \"$2\"; exit 0; }
+        pg() { echo t; }
+        ";
+    let late = "a trial of access rules that was cut off was taken back, but the old rules were not loaded within 1 s\n";
+    // What Patroni does when it is told, the file that is there, whether its rules were loaded.
+    for (tell, now, loaded, said) in [
+        ("sleep 0.02; echo old >rules", tried, true, ""),
+        (":", tried, false, ""),
+        (":", &old, true, ""),
+        (":", tried, true, late),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| {
+            fs::write(path(name), text).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        write("kept", &old);
+        write("note", "trying digest");
+        write(if loaded { "now" } else { "rules" }, now);
+        write(if loaded { "rules" } else { "now" }, now);
+        let commands = format!("{world}tell() {{ {tell}; }}\ntake_back");
+        assert_eq!(run(folder.path(), &commands), said, "{tell} {loaded}");
+        assert_eq!(fs::read_to_string(path("now")).unwrap(), old);
+        assert!(!path("note").exists() && !path("kept").exists());
     }
 }

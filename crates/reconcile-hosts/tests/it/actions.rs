@@ -86,7 +86,7 @@ fn every_action(word: &str) -> Vec<HostAction> {
                 digest: text(),
                 lines: vec![text()],
                 logins: vec![login(word, false), login(word, true)],
-                lockout: Some(text()),
+                back: false,
                 data_dir: text(),
                 bin_dir: text(),
                 socket_dir: text(),
