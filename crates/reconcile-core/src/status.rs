@@ -16,7 +16,7 @@ use crate::{
     model::{
         ArchiverFact, HostFacts, HostName, LocalSwarmState, Observation, Observed, PatroniRole,
     },
-    plan::{Held, Plan},
+    plan::{Held, Plan, counted},
     verify::VerifyReport,
 };
 
@@ -166,9 +166,9 @@ pub fn status(
         kind: "Reconciling",
         status: truth(!plan.steps.is_empty()),
         reason: if plan.steps.is_empty() { "NothingToDo" } else { "StepsPending" },
-        message: format!("{} steps pending", plan.steps.len()),
+        message: format!("{} pending", counted(plan.steps.len(), "step")),
     });
-    let stalled = plan.stalled().count();
+    let stalled = plan.stuck().count();
     conditions.push(Condition {
         kind: "Stalled",
         status: truth(stalled > 0),
@@ -179,12 +179,13 @@ pub fn status(
         } else {
             "StepsQueued"
         },
-        message: match (plan.stalled().next(), plan.held.len()) {
+        message: match (plan.stuck().next(), plan.held.len()) {
             (Some(held), _) => {
                 format!("{stalled} held, first {}: {}", held.object, held.reason)
             }
             (None, 0) => "nothing is held".to_owned(),
-            (None, queued) => format!("{queued} wait for their turn"),
+            (None, 1) => "1 waits for its turn or a window".to_owned(),
+            (None, queued) => format!("{queued} wait for their turn or a window"),
         },
     });
     let pause = observed.pause();
@@ -258,14 +259,16 @@ impl Status {
 
 fn ready(pending: usize, held: usize, proof: Option<&VerifyReport>) -> Condition {
     let (status, reason, message) = match proof {
-        _ if pending > 0 => (Truth::False, "NotConverged", format!("{pending} steps pending")),
+        _ if pending > 0 => {
+            (Truth::False, "NotConverged", format!("{} pending", counted(pending, "step")))
+        }
         Some(proof) if !proof.holds() => {
             let failed = proof.proofs.iter().find(|proof| !proof.holds);
             let why = failed
                 .map_or_else(String::new, |proof| format!("{}: {}", proof.what, proof.detail));
             (Truth::False, "ProofFailed", why)
         }
-        _ if held > 0 => (Truth::False, "Held", format!("{held} objects are held")),
+        _ if held > 0 => (Truth::False, "Held", format!("{} held", counted(held, "object"))),
         Some(proof) => (
             Truth::True,
             "Serving",

@@ -46,7 +46,9 @@ impl Lease {
     ) -> Result<Self, LeaseError> {
         let electorate = Arc::new(prepared.fleet.electorate());
         let waits = |error: &LeaseError| {
-            let why = told(error);
+            let asked = matches!((wait, error), (Wait::Asking(_), LeaseError::Taken { .. }));
+            let asked = if asked { "; it is asked to give it back between two steps" } else { "" };
+            let why = told(error) + asked;
             say(&format!("waiting: {why}"));
             hears(&why);
         };

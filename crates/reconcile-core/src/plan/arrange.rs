@@ -190,10 +190,35 @@ fn hold_by_policy(
     let (stay, go): (Vec<_>, Vec<_>) =
         std::mem::take(steps).into_iter().partition(|step| refusal(step.impact).is_none());
     *steps = stay;
-    held.extend(
-        go.into_iter()
-            .filter_map(|step| Some(Held { object: step.object, reason: refusal(step.impact)? })),
-    );
+    held.extend(go.into_iter().filter_map(|step| {
+        // Whoever reads it wants to know what will come.
+        let what = |text: String| format!("{text}; what waits: {}", waiting(&step));
+        let reason = match refusal(step.impact)? {
+            HoldReason::Window(text) => HoldReason::Window(what(text)),
+            HoldReason::Policy(text) => HoldReason::Policy(what(text)),
+            other => other,
+        };
+        Some(Held { object: step.object, reason })
+    }));
+}
+
+/// A step in a few words: its settings from and to, or its reason.
+fn waiting(step: &super::draft::Draft) -> String {
+    let brief = |value: &Option<String>| {
+        let value = value.as_deref().unwrap_or("none");
+        (value.len() <= 40 && !value.starts_with("sha256:")).then(|| value.to_owned())
+    };
+    let changes: Option<Vec<String>> = step
+        .changes
+        .iter()
+        .map(|change| {
+            Some(format!("{} {} → {}", change.field, brief(&change.from)?, brief(&change.to)?))
+        })
+        .collect();
+    match changes {
+        Some(changes) if !changes.is_empty() => changes.join(", "),
+        _ => format!("{} ({})", step.verb.word(), step.reason),
+    }
 }
 
 /// Why the policy lets no step of this impact through now.
@@ -208,10 +233,11 @@ pub(super) fn forbidden(policy: &Policy, now: u64, impact: super::Impact) -> Opt
         Permission::InWindow if windows::is_open(&policy.windows, now) => None,
         Permission::Never => Some(HoldReason::Policy(format!("policy.{field} is `never`"))),
         Permission::InWindow => {
-            Some(HoldReason::Window(match windows::next(&policy.windows, now) {
-                Some(next) => format!("policy.{field} is `inWindow`, and one opens {next}"),
-                None => format!("policy.{field} is `inWindow`, and no window ever opens"),
-            }))
+            let says = format!("policy.{field} is `inWindow`");
+            Some(match windows::next(&policy.windows, now) {
+                Some(next) => HoldReason::Window(format!("{says}, and a window opens {next}")),
+                None => HoldReason::Policy(format!("{says}, and no window ever opens")),
+            })
         }
     }
 }

@@ -62,17 +62,24 @@ pub struct Plan {
 impl Plan {
     /// What is held and will not come to pass by itself when the steps are done.
     pub fn stalled(&self) -> impl Iterator<Item = &Held> {
-        self.held.iter().filter(|held| !self.queued(held, CHAIN))
+        self.held.iter().filter(|held| !self.queued(held, CHAIN, false))
     }
 
-    /// What it waits for comes by itself.
-    fn queued(&self, held: &Held, chain: usize) -> bool {
+    /// What is held and neither comes by itself nor with a maintenance window.
+    pub fn stuck(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter().filter(|held| !self.queued(held, CHAIN, true))
+    }
+
+    /// What it waits for comes by itself; with `windows`, a window that will open does.
+    fn queued(&self, held: &Held, chain: usize, windows: bool) -> bool {
+        let after = |object: &ObjectId| {
+            let mut holds = self.held.iter().filter(|held| held.object == *object);
+            chain > 0 && holds.any(|held| self.queued(held, chain - 1, windows))
+        };
         match &held.reason {
-            HoldReason::OneAtATime(first) => self.planned(first),
-            HoldReason::WaitsFor(object) => {
-                let mut holds = self.held.iter().filter(|held| held.object == *object);
-                self.planned(object) || chain > 0 && holds.any(|held| self.queued(held, chain - 1))
-            }
+            HoldReason::OneAtATime(first) => self.planned(first) || windows && after(first),
+            HoldReason::WaitsFor(object) => self.planned(object) || after(object),
+            HoldReason::Window(_) => windows,
             _ => false,
         }
     }

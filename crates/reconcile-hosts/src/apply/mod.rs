@@ -19,6 +19,7 @@ use reconcile_core::{
     ports::{EffectError, Retry},
 };
 
+pub(crate) use files::OURS;
 pub use patroni::patroni_script;
 pub use pooler::guard_script;
 pub(crate) use units::{OUTDATED, OWED};
@@ -277,16 +278,26 @@ fn secrets(action: &HostAction) -> Vec<String> {
         | HostAction::TryAccess { file: DesiredFile { content, .. }, .. }
             if content.is_secret() =>
         {
-            (content.bytes(), |text| {
-                let words = text.split_whitespace().filter(|word| !word.ends_with([':', '=']));
-                let values = words.map(|word| word.split_once('=').map_or(word, |pair| pair.1));
-                values.map(|value| value.trim_matches(|c: char| "'\",{}[]".contains(c))).collect()
-            })
+            (content.bytes(), words_of)
         }
         _ => return Vec::new(),
     };
+    // The lines of pg_hba.conf are no secret, and an error about one must name it.
+    let open = match action {
+        HostAction::TryAccess { trial, .. } => trial.lines.join(" "),
+        _ => String::new(),
+    };
+    let open: Vec<&str> = words_of(&open);
     let text = String::from_utf8_lossy(text).into_owned();
-    words(&text).into_iter().filter(|word| word.len() >= 6).map(str::to_owned).collect()
+    let words = words(&text).into_iter().filter(|word| word.len() >= 6 && !open.contains(word));
+    words.map(str::to_owned).collect()
+}
+
+/// The values among the words of a file.
+fn words_of(text: &str) -> Vec<&str> {
+    let words = text.split_whitespace().filter(|word| !word.ends_with([':', '=']));
+    let values = words.map(|word| word.split_once('=').map_or(word, |pair| pair.1));
+    values.map(|value| value.trim_matches(|c: char| "'\",{}[]".contains(c))).collect()
 }
 
 /// The text without `secrets`, and without anything that looks like a SCRAM verifier.

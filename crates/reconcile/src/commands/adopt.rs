@@ -61,7 +61,10 @@ pub(super) async fn run(cli: &Cli, arguments: &AdoptArgs) -> Result<Outcome, Fai
         let names: Vec<&str> = adoption.parameters.keys().map(String::as_str).collect();
         output::print(&format!("{name} now has {}\n", names.join(", ")))?;
     } else {
-        output::print(&patch(name, before, &after))?;
+        // `git apply` takes names from the folder in which it is called.
+        let here = std::env::current_dir().unwrap_or_default();
+        let named = Path::new(name).strip_prefix(&here).unwrap_or(Path::new(name));
+        output::print(&patch(&named.to_string_lossy(), before, &after))?;
     }
     Ok(Outcome::Done)
 }

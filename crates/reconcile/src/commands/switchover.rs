@@ -81,7 +81,7 @@ async fn hand_over(
     let order = order(&prepared.desired, &pass.observed, to.as_ref())
         .map_err(|error| Failure::from_error("switch over", &error))?;
     let order = Order { regardless: arguments.regardless, ..order };
-    output::note(&format!("handing over from {} to {}", order.leader, order.candidate));
+    output::note(&format!("asking whether {} can hand over to {}", order.leader, order.candidate));
     let fleet = Leased { fleet: &prepared.fleet, held: Arc::clone(&lease.held) };
     // A signal must not stop it halfway: clients wait in the poolers.
     let result = switch_over(&fleet, &order, journal).await;
