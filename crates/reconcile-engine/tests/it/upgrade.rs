@@ -377,6 +377,14 @@ async fn without_a_switchover_the_primarys_server_keeps_its_packages() {
     assert!(held.iter().any(|h| h.contains("policy.switchover is `never`")), "{held:#?}");
 }
 
+/// The holds of a plan that does nothing.
+async fn only_held(fleet: &SimFleet, desired: &Desired) -> Vec<String> {
+    let plan = plan_now(fleet, desired).await;
+    let steps: Vec<_> = plan.steps.iter().map(|step| step.object.to_string()).collect();
+    assert_eq!(steps, Vec::<String>::new());
+    holds(&plan)
+}
+
 /// Clients do not wait for a switchover whose upgrade is then held.
 #[tokio::test(start_paused = true)]
 async fn nobody_hands_over_for_an_upgrade_that_the_policy_holds() {
@@ -390,10 +398,7 @@ async fn nobody_hands_over_for_an_upgrade_that_the_policy_holds() {
         postgresql(spec);
         spec.policy.restart = Permission::Never;
     });
-    let plan = plan_now(&fleet, &forbidden).await;
-    let steps: Vec<_> = plan.steps.iter().map(|step| step.object.to_string()).collect();
-    assert_eq!(steps, Vec::<String>::new());
-    let held = holds(&plan);
+    let held = only_held(&fleet, &forbidden).await;
     assert!(held.iter().any(|held| held.contains("policy.restart is `never`")), "{held:#?}");
 }
 
@@ -417,10 +422,7 @@ async fn nobody_hands_over_for_drift_that_is_only_reported() {
         let server = world.servers.get_mut(leader).unwrap();
         server.packages.get_mut("postgresql-15").unwrap().version = "1.0-1".to_owned();
     });
-    let plan = plan_now(&fleet, &after).await;
-    let steps: Vec<_> = plan.steps.iter().map(|step| step.object.to_string()).collect();
-    assert_eq!(steps, Vec::<String>::new());
-    let held = holds(&plan);
+    let held = only_held(&fleet, &after).await;
     assert!(
         held.iter().any(|held| held.contains("postgresql-15 is 1.0-1, not 15.2-1")),
         "{held:#?}"

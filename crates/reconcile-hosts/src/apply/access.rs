@@ -33,7 +33,6 @@ put() {
   rm -f -- "$D/.$B.reconcile-"??????
   N=$(umask 077; mktemp -- "$D/.$B.reconcile-XXXXXX") && cat -- "$1" >"$N" || fail later "cannot write in $D"
   owned "$N" "$MODE" "$OWNER" "$GROUP"
-  ours "$N"
   sync -- "$N" || fail later "cannot sync $N"
   owe
   mv -fT -- "$N" "$P" && sync -- "$D" || fail later "cannot replace $P"

@@ -13,7 +13,7 @@ use crate::shell::{base64_lines, quote, words};
 
 /// `digest PATH` prints the digest of a regular file, `absent`, or what else stands there.
 /// `known OWNER GROUP` tells who is missing: before anything is claimed that cannot be made.
-/// `owned PATH MODE OWNER GROUP` sets mode and owner. `ours PATH` marks what we wrote, see [`OURS`].
+/// `owned PATH MODE OWNER GROUP` sets mode and owner.
 pub(super) const HELPERS: &str = r#"digest() {
   if [ -L "$1" ]; then printf 'a symbolic link\n'
   elif [ -f "$1" ]; then d=$(sha256sum <"$1") && printf '%s\n' "${d%% *}"
@@ -28,12 +28,7 @@ known() {
 owned() {
   chown "$3:$4" -- "$1" && chmod "$2" -- "$1" || fail later "cannot set owner and mode of $1"
 }
-ours() { touch -m -d "@$(date +%s).424242424" -- "$1" || :; }
 "#;
-
-/// The nanoseconds at which a file that we wrote was changed. Whoever changes its text changes them too, so
-/// the probe can tell our own text from another's.
-pub(crate) const OURS: &str = "424242424";
 
 /// Writes a file; see [`reconcile_core::action::HostAction::WriteFile`].
 pub(super) fn write(
@@ -80,7 +75,6 @@ else
 {content}@@FILE
   [ "$(digest "$N")" = "$WANT" ] || fail soon "$P did not arrive whole"
   owned "$N" "$MODE" "$OWNER" "$GROUP"
-  ours "$N"
   sync -- "$N" || fail later "cannot sync $N"
   # Once more, as late as can be.
   [ "$(digest "$P")" = "$now" ] || fail after-change "$P is being changed by somebody else right now"
@@ -173,14 +167,4 @@ known {owner} {group}
 
 fn is_unit_file(path: &str) -> bool {
     path.starts_with("/etc/systemd/system/") || path.starts_with("/run/systemd/system/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_written_bears_the_mark_that_the_probe_looks_for() {
-        assert!(HELPERS.contains(&format!(".{OURS}\"")));
-    }
 }

@@ -19,7 +19,6 @@ use reconcile_core::{
     ports::{EffectError, Retry},
 };
 
-pub(crate) use files::OURS;
 pub use patroni::patroni_script;
 pub use pooler::guard_script;
 pub(crate) use units::{OUTDATED, OWED};

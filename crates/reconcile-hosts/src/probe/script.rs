@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use reconcile_core::{model::AccessNote, probe::ProbeRequest};
 
 use super::sql;
-use crate::apply::{OURS, OUTDATED, OWED, pooler::path as guard_path};
+use crate::apply::{OUTDATED, OWED, pooler::path as guard_path};
 use crate::shell::{quote, script, words};
 
 /// Seconds that one HTTP request to a local service may take. A member without quorum answers
@@ -264,7 +264,6 @@ fn files(body: &mut String, request: &ProbeRequest) {
 /// When a file that is not as desired was changed, and who was logged in at a terminal then. Nothing
 /// of it is needed, so what the server cannot tell is left out.
 fn traces(body: &mut String, request: &ProbeRequest) {
-    let _infallible = writeln!(body, "OURS={OURS}");
     body.push_str(TRACES);
     for (index, file) in request.files.iter().enumerate() {
         let Some((mode, owner, group)) = &file.keep else { continue };
@@ -281,18 +280,15 @@ while IFS= read -r line; do stats="$stats$line
 "; done <stat
 # traced N STAT DIGEST PATH
 traced() {
-  case $sums in *"$3  $4
-"*) case $stats in *"
+  case $stats in *"
 $2	$4
-"*) return ;; esac ;;
-  # It is as we wrote it: what changed is what is wanted.
-  *) case $(stat -c %.9Y -- "$4" 2>/dev/null) in *".$OURS") return ;; esac ;;
-  esac
+"*) case $sums in *"$3  $4
+"*) return ;; esac ;; esac
   at=$(stat -c %Z -- "$4" 2>/dev/null) || return
   printf '%s\n' "$at" >"changed.$1"
   last -w --time-format notime -p "$(date -d "@$at" '+%Y-%m-%d %H:%M:%S')" 2>/dev/null |
     awk 'NF > 1 && $1 !~ /^(reboot|shutdown|runlevel|wtmp)$/ && n++ < 5 {
-      print $1, $3 ~ /^(\(|-|still$|gone$|crash$|down$)/ ? "" : $3 }' >>"changed.$1"
+      print $1, $3 ~ /^(\(|-|still$|running$|gone$|crash$|down$)/ ? "" : $3 }' >>"changed.$1"
 }
 "#;
 

@@ -190,7 +190,7 @@ fn what_was_cut_off_is_taken_back() {
     let (old, tried) = (NEW.replace("reject", "trust"), NEW);
     let world = "P=now A=./note H=rules D=. B=now MODE=0600 OWNER=o GROUP=g NOTICE=1
         digest() { sha256sum <\"$1\"; }
-        known() { :; }; owned() { :; }; ours() { :; }; owe() { :; }; at() { :; }
+        known() { :; }; owned() { :; }; owe() { :; }; at() { :; }
         fail() { echo \"$2\"; exit 0; }
         pg() { echo t; }
         ";

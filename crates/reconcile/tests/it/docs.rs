@@ -51,6 +51,18 @@ fn the_reference_is_the_schemas() {
 }
 
 #[test]
+fn every_page_is_on_the_first_one() {
+    let docs = root().join("docs");
+    let first = fs::read_to_string(docs.join("README.md")).expect("text");
+    for (path, _) in pages() {
+        let name = path.file_name().expect("a file").to_string_lossy();
+        if path.parent() == Some(docs.as_path()) && name != "README.md" {
+            assert!(first.contains(&format!("]({name}")), "docs/README.md does not list {name}");
+        }
+    }
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let mut seen = 0;
     for (page, text) in pages() {
