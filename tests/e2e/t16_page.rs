@@ -98,6 +98,23 @@ fn by_keyboard(browser: &mut Browser) {
     assert_eq!(browser.value("document.activeElement.getAttribute('role')"), "region");
 }
 
+/// A file that is broken is shown with the line and the marks below it, and no secret of it.
+fn broken_file(lab: &Lab, spec: &Path, browser: &mut Browser) {
+    let good = std::fs::read_to_string(spec).expect("the file");
+    let line = "  parametres: { work_mem: 8MB, pasword: canary-4711 }";
+    lab.write("cluster.yaml", &format!("{}\n{line}\n", good.trim_end()));
+    headline(browser, "refused, unknown field `parametres` in `spec`");
+    let report = browser.value("document.getElementById('report').innerText").to_string();
+    assert!(report.contains("parametres: { work_mem: 8MB, pasword: ***"), "{report}");
+    assert!(report.contains("^^^^^^^^^^") && !report.contains("canary"), "{report}");
+    let stays = browser.value("document.getElementById('in-force').textContent").to_string();
+    assert!(stays.contains("what was read at 20"), "{stays}");
+    fits(browser);
+    lab.write("cluster.yaml", &good);
+    headline(browser, "All is well");
+    assert_eq!(browser.value("document.getElementById('broken').hidden"), true);
+}
+
 #[test]
 fn the_page_follows_the_cluster() {
     let mut lab = Lab::shared();
@@ -124,6 +141,7 @@ fn the_page_follows_the_cluster() {
     headline(&mut browser, "All is well");
     let events = browser.value("document.getElementById('events').textContent").to_string();
     assert!(events.contains(&format!("start {replica}/etcd.service")), "{events}");
+    broken_file(&lab, &spec, &mut browser);
 
     job.kill();
     until("the page to say that it lost the operator", PATIENCE, || {

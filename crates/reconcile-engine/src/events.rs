@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use reconcile_core::{
     desired::Desired,
-    model::{HostName, Observed, Revision},
+    model::{HostName, Observed, RefusedSource, Revision},
     plan::{Plan, Step},
     ports::EffectError,
     verify::VerifyReport,
@@ -72,7 +72,7 @@ pub enum Event<'a> {
     /// A new desired state is in force.
     SourceChanged(Option<&'a Revision>),
     /// The desired state cannot be read; the last good one stays in force.
-    SourceBroken(&'a str),
+    SourceBroken(&'a RefusedSource),
     /// The plan was refused by the checker.
     PassRefused(&'a PassError),
     /// A pass ended; a proof of service may follow.

@@ -186,8 +186,8 @@ impl Listener for Journal<'_> {
                 let entry = json!({ "plan": self.plan(), "step": step.id, "object": step.object });
                 self.append("skipped", entry, false);
             }
-            Event::SourceBroken(report) => {
-                self.append("refused", json!({ "report": report }), true);
+            Event::SourceBroken(refused) => {
+                self.append("refused", json!({ "report": refused.to_string() }), true);
             }
             Event::SourceChanged(revision) => {
                 let entry =

@@ -6,7 +6,12 @@
 
 use std::time::Duration;
 
-use reconcile_core::{desired::Desired, model::Revision, ports::Fleet, verify::VerifyReport};
+use reconcile_core::{
+    desired::Desired,
+    model::{RefusedSource, Revision},
+    ports::Fleet,
+    verify::VerifyReport,
+};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +45,7 @@ pub enum Refresh<F> {
     /// A new desired state.
     Changed(Box<Current<F>>),
     /// It cannot be read; said once for each change.
-    Broken(String),
+    Broken(RefusedSource),
 }
 
 /// A desired state in force.
@@ -117,7 +122,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
                         backoff.reset();
                         due = Instant::now();
                     }
-                    Refresh::Broken(report) => listener.hear(&Event::SourceBroken(&report)),
+                    Refresh::Broken(refused) => listener.hear(&Event::SourceBroken(&refused)),
                 }
                 listener.hear(&Event::Tick);
                 continue;

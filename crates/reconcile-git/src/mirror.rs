@@ -96,6 +96,8 @@ pub enum GitError {
         commit: String,
         /// Why.
         reason: String,
+        /// The commit as people are shown it; missing where git does not tell.
+        revision: Option<Box<Revision>>,
     },
 }
 
@@ -150,8 +152,14 @@ impl Mirror {
             attempt: format!("read {}", self.location),
             said: "the branch is empty".to_owned(),
         })?;
-        self.judge(&commit)?;
-        self.read(&commit)
+        self.judge(&commit).and_then(|()| self.read(&commit)).map_err(|error| match error {
+            GitError::Refused { commit: short, reason, .. } => {
+                // Why it is refused matters more than why nobody can say whose it is.
+                let revision = self.revision(&commit).ok().map(Box::new);
+                GitError::Refused { commit: short, reason, revision }
+            }
+            other => other,
+        })
     }
 
     /// The files of the commit that was accepted last, without asking the repository. A commit
@@ -408,7 +416,7 @@ fn checked(ran: Ran, attempt: &str) -> Result<Vec<u8>, GitError> {
 }
 
 fn refused(commit: &str, reason: String) -> GitError {
-    GitError::Refused { commit: short(commit).to_owned(), reason }
+    GitError::Refused { commit: short(commit).to_owned(), reason, revision: None }
 }
 
 fn short(commit: &str) -> &str {

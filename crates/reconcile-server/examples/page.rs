@@ -12,6 +12,7 @@ use std::{
 
 use reconcile_core::{
     desired::Desired,
+    model::{RefusedSource, Revision},
     plan::plan,
     verify::{Proof, VerifyReport, observed_proofs},
 };
@@ -40,7 +41,8 @@ fn main() {
     let listen = Listen { address, tls: None, token: None, webhook: None };
     let served = start(listen, Arc::clone(&board), tokio::sync::mpsc::channel(1).0).unwrap();
     eprintln!("{scene} on {}", served.url());
-    board.source_changed(None);
+    let good = revision("600d", "Three servers");
+    board.source_changed((scene == "broken").then_some(&good));
     board.lease(&if scene == "waits" {
         Lease::Waits(
             "ops@laptop (process 4711) holds the lease of this cluster, since 10:15Z".to_owned(),
@@ -77,9 +79,24 @@ fn main() {
         let shown = if number == 1 && scene != "bare" { &good } else { &world };
         pass(&board, &desired, shown, number);
         if scene == "broken" && number == 2 {
-            board.source_broken("error: unknown field `parametres`\n --> main.yaml:14:5\n  |\n14 |     parametres: {}\n  = help: did you mean `parameters`\n");
+            let text = include_str!("../../../tests/spec/invalid/unknown-fields.yaml");
+            let report = reconcile_spec::load("prod/cluster.yaml", text).unwrap_err().to_string();
+            board.source_broken(&RefusedSource {
+                file: "prod/cluster.yaml".to_owned(),
+                revision: Some(revision("bad0", "Raise <b>work_mem</b> for the reports")),
+                report,
+            });
         }
         std::thread::sleep(Duration::from_secs(if number == 1 { 1 } else { 10 }));
+    }
+}
+
+fn revision(hash: &str, subject: &str) -> Revision {
+    Revision {
+        commit: hash.repeat(10),
+        author: "Ada Lovelace <ada@example.org>".to_owned(),
+        time: "2026-11-22T10:15:00+01:00".to_owned(),
+        subject: subject.to_owned(),
     }
 }
 

@@ -105,11 +105,21 @@ function taskLevel(state) {
 }
 const shortName = service => service.name.slice(service.name.indexOf('_') + 1);
 
+const shortHash = commit => commit.hash.slice(0, 12);
+const titled = commit => 'commit ' + shortHash(commit) + ' “' + commit.subject + '” by ' + commit.author;
+/** What stays in force while the newest is not taken, in a few words. */
+function lastGood() {
+  const { commit, inForceSince } = doc.source;
+  if (commit) return 'commit ' + shortHash(commit) + ' stays in force';
+  return inForceSince ? 'what was read at ' + clock(inForceSince) + ' stays in force' : 'none is in force yet';
+}
+
 /** Everything that needs attention, worst first: level, where, what. */
 function problems() {
   const list = [];
   const add = (level, where, what) => list.push({ level, where, what });
-  if (doc.source.state === 'broken') add('bad', 'file', 'cannot be read; the last good one stays in force');
+  const refused = doc.source.refused;
+  if (refused) add('bad', refused.commit ? 'commit ' + shortHash(refused.commit) : refused.file, 'refused, ' + refused.reason + '; ' + lastGood());
   const lease = doc.operator.lease, certificate = doc.operator.certificate;
   if (lease && !lease.held) add('warn', 'operator', 'does nothing, it waits for the lease: ' + lease.waits);
   const paused = doc.conditions.find(condition => condition.type === 'Paused' && condition.status === 'True');
@@ -164,7 +174,7 @@ function headline(found) {
   const work = steps.length && ended < steps.length;
   const doing = running.map(step => step.verb + ' ' + step.object).slice(0, 3).join(', ') + (running.length > 3 ? ', …' : '');
   const worst = found.length ? found[0].level : 'good';
-  if (!doc.observedAt) return { level: 'none', text: 'Waiting for the first pass', sub: doc.source.state === 'broken' ? 'The desired state cannot be read.' : '' };
+  if (!doc.observedAt) return { level: 'none', text: 'Waiting for the first pass', sub: doc.source.refused ? 'The desired state is not taken: ' + doc.source.refused.reason : '' };
   if (work && settingUp()) return { level: 'work', text: 'Setting up: ' + ended + ' of ' + steps.length + ' steps', sub: doing };
   if (found.length) {
     const first = found[0];
@@ -359,13 +369,22 @@ function draw() {
   $('problems').hidden = found.length < 2;
   $('problems').replaceChildren(...found.slice(0, 12).map(one => h('li', null, mark(one.level), h('b', null, one.where), h('span', null, one.what))),
     ...(found.length > 12 ? [h('li', null, h('span'), h('b', null, found.length - 12 + ' more'))] : []));
-  $('broken').hidden = doc.source.state !== 'broken';
-  setText('report', doc.source.report || '');
+  drawRefused();
   $('main').hidden = false;
   drawMap(); drawSteps(); drawHeld(); drawConditions(); drawUpkeep(); drawEvents(); drawFoot();
   if (focus) {
     for (const element of document.querySelectorAll('[data-key]')) if (element.dataset.key === focus) element.focus({ preventScroll: true });
   }
+}
+
+function drawRefused() {
+  const { refused, commit, inForceSince } = doc.source;
+  $('broken').hidden = !refused;
+  if (!refused) return;
+  setText('refused', refused.commit ? titled(refused.commit) + ', ' + refused.commit.time + ', file ' + refused.file : refused.file);
+  const digest = doc.observedGeneration ? ', desired state ' + doc.observedGeneration.slice(0, 12) : '';
+  setText('in-force', !inForceSince ? 'nothing yet' : commit ? titled(commit) + ', ' + commit.time : 'what was read at ' + inForceSince + digest);
+  setText('report', refused.report);
 }
 
 function drawFoot() {
@@ -374,7 +393,7 @@ function drawFoot() {
   const last = passes.endedAt ? ', the last took ' + passes.seconds.toFixed(2) + ' s' : '';
   const commit = doc.source.commit, lease = doc.operator.lease;
   const holds = lease && lease.held ? ['holds lease ' + lease.token + ' ', since(lease.since, 'since '), ', '] : [];
-  const from = commit ? ', commit ' + commit.hash.slice(0, 12) + ' “' + commit.subject + '” by ' + commit.author : '';
+  const from = commit ? ', ' + titled(commit) : '';
   $('foot').replaceChildren('reconcile ' + doc.operator.version + ', pass ' + passes.number + last + digest + from + ', ', ...holds, 'started ', since(doc.operator.startedAt));
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use reconcile_core::{
     desired::Desired,
-    model::{HostName, Observed, Revision},
+    model::{HostName, Observed, RefusedSource, Revision},
     plan::{Plan, Step},
     status::status,
     verify::VerifyReport,
@@ -204,8 +204,7 @@ impl Board {
     /// A new desired state is in force.
     pub fn source_changed(&self, revision: Option<&Revision>) {
         self.write(|inner| {
-            inner.facts.source(SourceState::InForce, None);
-            inner.facts.document.source.commit = revision.map(convert::commit);
+            inner.facts.in_force(revision.map(convert::commit));
             let text = revision.map_or_else(
                 || "the desired state was read".to_owned(),
                 |revision| format!("in force: {revision}"),
@@ -215,12 +214,16 @@ impl Board {
         });
     }
 
-    /// The desired state cannot be read; the last good one stays in force.
-    pub fn source_broken(&self, report: &str) {
+    /// The newest desired state is not taken; the last good one stays in force.
+    pub fn source_broken(&self, refused: &RefusedSource) {
         self.write(|inner| {
-            let report = convert::without_source_lines(report);
-            inner.facts.source(SourceState::Broken, Some(report));
-            let text = "the desired state cannot be read; the last good one stays in force";
+            let which = refused.revision.as_ref().map_or(refused.file.clone(), ToString::to_string);
+            let refused = convert::refused(refused);
+            let text = format!(
+                "{which} is not taken: {}; the last good one stays in force",
+                refused.reason
+            );
+            inner.facts.broken(refused);
             inner.log(entry("source", Level::Bad, text));
             inner.push_snapshot();
         });

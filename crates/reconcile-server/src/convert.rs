@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use reconcile_core::{
-    model::{ObjectId, Revision},
+    model::{ObjectId, RefusedSource, Revision},
     plan::{HoldReason, Step},
     status::{HostStatus, Maintenance as CoreMaintenance, ServiceStatus, Truth},
     verify::VerifyReport,
@@ -11,8 +11,8 @@ use reconcile_core::{
 
 use crate::clock;
 use crate::document::{
-    Archive, Change, Commit, Host, Leaving, Maintenance, Progress, Proof, ProofPart, Service,
-    Step as StepOut, Task, Versions,
+    Archive, Change, Commit, Host, Leaving, Maintenance, Progress, Proof, ProofPart, Refused,
+    Service, Step as StepOut, Task, Versions,
 };
 
 pub(crate) fn truth(truth: Truth) -> &'static str {
@@ -178,11 +178,28 @@ pub(crate) fn commit(revision: &Revision) -> Commit {
     }
 }
 
-/// A report about the file without the file's own lines: they may hold anything.
-pub(crate) fn without_source_lines(report: &str) -> String {
-    let is_source = |line: &&str| {
-        let rest = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
-        rest.trim_start().starts_with('|')
-    };
-    report.lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join("\n")
+/// A longer report of what is wrong with a file is cut off.
+const REPORT_MOST: usize = 16 << 10;
+
+/// A desired state that is not taken.
+pub(crate) fn refused(refused: &RefusedSource) -> Refused {
+    let lines = || refused.report.lines();
+    let marked = |mark: &str| lines().find_map(|line| line.strip_prefix(mark));
+    let first = || marked("error: ").or_else(|| marked("Error: ")).or_else(|| lines().next());
+    Refused {
+        file: refused.file.clone(),
+        commit: refused.revision.as_ref().map(commit),
+        reason: first().unwrap_or_default().to_owned(),
+        report: bounded(&refused.report),
+    }
+}
+
+fn bounded(report: &str) -> String {
+    if report.len() <= REPORT_MOST {
+        return report.to_owned();
+    }
+    let end = (0..=REPORT_MOST).rev().find(|at| report.is_char_boundary(*at)).unwrap_or(0);
+    let head = &report[..end];
+    let whole = head.rfind('\n').map_or(head, |end| &head[..end]);
+    format!("{whole}\n… `reconcile validate` tells the rest")
 }

@@ -110,12 +110,31 @@ pub(crate) struct Source {
     pub(crate) state: SourceState,
     /// Since when.
     pub(crate) since: String,
-    /// What is wrong with it, without the lines of the file.
+    /// What is not taken, while the state is `broken`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) report: Option<String>,
+    pub(crate) refused: Option<Refused>,
     /// The commit in force, where the desired state comes from Git.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) commit: Option<Commit>,
+    /// When the desired state in force was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) in_force_since: Option<String>,
+}
+
+/// A desired state that is not taken.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Refused {
+    /// File or folder, as it was named.
+    pub(crate) file: String,
+    /// The commit, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) commit: Option<Commit>,
+    /// The first that is wrong, in a line.
+    pub(crate) reason: String,
+    /// All that is wrong, with the places and lines in the file. What may be a secret in them is
+    /// starred out.
+    pub(crate) report: String,
 }
 
 /// A commit.

@@ -16,8 +16,8 @@ use crate::{
     board::{About, Lease},
     clock, convert,
     document::{
-        Calm, Condition, Document, Held, Lease as LeaseOut, Operator, Passes, Plan as PlanOut,
-        Progress, Source, SourceState, StepChange,
+        Calm, Commit, Condition, Document, Held, Lease as LeaseOut, Operator, Passes,
+        Plan as PlanOut, Progress, Refused, Source, SourceState, StepChange,
     },
 };
 
@@ -47,7 +47,13 @@ impl Facts {
                 lease: None,
                 certificate: None,
             },
-            source: Source { state: SourceState::Pending, since: now, report: None, commit: None },
+            source: Source {
+                state: SourceState::Pending,
+                since: now,
+                refused: None,
+                commit: None,
+                in_force_since: None,
+            },
             observed_generation: None,
             observed_at: None,
             passes: Passes::default(),
@@ -64,12 +70,24 @@ impl Facts {
         Self { document, status: None, proof: None, proved, answers }
     }
 
-    pub(crate) fn source(&mut self, state: SourceState, report: Option<String>) {
+    /// A desired state is in force.
+    pub(crate) fn in_force(&mut self, commit: Option<Commit>) {
         let source = &mut self.document.source;
-        if source.state != state {
+        let now = clock::now();
+        if source.state != SourceState::InForce {
+            source.since.clone_from(&now);
+        }
+        (source.state, source.refused, source.commit) = (SourceState::InForce, None, commit);
+        source.in_force_since = Some(now);
+    }
+
+    /// The newest desired state is not taken.
+    pub(crate) fn broken(&mut self, refused: Refused) {
+        let source = &mut self.document.source;
+        if source.state != SourceState::Broken {
             source.since = clock::now();
         }
-        (source.state, source.report) = (state, report);
+        (source.state, source.refused) = (SourceState::Broken, Some(refused));
     }
 
     pub(crate) fn pass_started(&mut self, number: u32) {

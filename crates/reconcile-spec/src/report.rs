@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::fault::{Fault, Place};
+use crate::hints;
 
 /// Longest part of a source line that is shown.
 const MAX_SHOWN: usize = 120;
@@ -107,15 +108,13 @@ impl Page<'_> {
             star(&mut chars, place.column - 1, place.column - 1 + place.length);
         }
         // A broken file may hold a secret that no rule saw, because reading ended before it.
-        let lower: String = chars.iter().map(char::to_ascii_lowercase).collect();
-        for word in ["password", "passwd", "secret_key", "token"] {
-            for (at, _) in lower.match_indices(word) {
-                let from = lower[..at].chars().count() + word.len();
-                let quote = usize::from(matches!(chars.get(from), Some('"' | '\'')));
-                if let Some(':' | '=') = chars.get(from + quote) {
-                    star_value(&mut chars, from + quote + 1);
-                }
-            }
+        if self.below_secret(number) {
+            let end = chars.len();
+            let start = (0..end).find(|&at| chars[at] != ' ').unwrap_or(end);
+            star(&mut chars, start, end);
+        }
+        for (from, equals) in secret_fields(&chars) {
+            star_value(&mut chars, from, equals);
         }
         let line: String = chars.iter().collect();
         for (at, _) in line.match_indices("://") {
@@ -130,6 +129,48 @@ impl Page<'_> {
         }
         chars
     }
+
+    /// Whether a line goes on with the value of a secret's field that began on a line before it.
+    fn below_secret(&self, number: usize) -> bool {
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let Some(own) = self.lines.get(number.saturating_sub(1)) else { return false };
+        let before = || self.lines[..number.saturating_sub(1)].iter().rev();
+        let named = |line: &str| {
+            let line = line.trim_start().trim_start_matches("- ");
+            let (key, value) = line.split_once(':').unwrap_or_default();
+            let value = value.trim();
+            let opened = ['"', '\'']
+                .iter()
+                .any(|quote| value.starts_with(*quote) && value.matches(*quote).count() % 2 == 1);
+            hints::secret_name(key) && (value.is_empty() || value.starts_with(['|', '>']) || opened)
+        };
+        let keyed = |line: &str| line.contains(": ") || line.trim_end().ends_with(':');
+        let parent = before().find(|line| !line.trim().is_empty() && indent(line) < indent(own));
+        let last = before().find(|line| keyed(line));
+        // A mapping below it is a reference, `secret: NAME`, whose own fields are judged.
+        !keyed(own) && ([parent, last].iter().flatten().any(|line| named(line)))
+    }
+}
+
+/// Where the values of fields begin that are named as secrets are, and whether after a `=`.
+fn secret_fields(chars: &[char]) -> Vec<(usize, bool)> {
+    let mut found = Vec::new();
+    for (at, sign) in chars.iter().enumerate().filter(|(_, c)| matches!(c, ':' | '=')) {
+        let quote = usize::from(at > 0 && matches!(chars[at - 1], '"' | '\''));
+        let end = at - quote;
+        let part = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let length = chars[..end].iter().rev().take_while(|c| part(c)).count();
+        let name: String = chars[end - length..end].iter().collect();
+        let lower = name.to_ascii_lowercase();
+        let known = ["password", "passwd", "secret_key", "token"];
+        // `secret: NAME` refers to one.
+        let refers = lower == "secret";
+        if !refers && (hints::secret_name(&name) || known.iter().any(|word| lower.ends_with(word)))
+        {
+            found.push((at + 1, *sign == '='));
+        }
+    }
+    found
 }
 
 fn star(chars: &mut [char], from: usize, to: usize) {
@@ -140,13 +181,22 @@ fn star(chars: &mut [char], from: usize, to: usize) {
 }
 
 /// Stars out a plain value that starts after `from`; a reference (`{ secret: … }`) stays.
-fn star_value(chars: &mut [char], from: usize) {
+fn star_value(chars: &mut [char], from: usize, equals: bool) {
     let Some(start) = (from..chars.len()).find(|&i| chars[i] != ' ') else { return };
     if matches!(chars[start], '{' | '&' | '*' | '#') {
         return;
     }
-    let end = (start..chars.len())
-        .find(|&i| matches!(chars[i], ',' | '}' | '&' | ' '))
-        .unwrap_or(chars.len());
+    let ends = |c: char| match chars[start] {
+        quote @ ('"' | '\'') => c == quote,
+        _ if equals => matches!(c, ',' | '}' | '&' | ' '),
+        // In a text of several words all are part of it.
+        _ => matches!(c, ',' | '}'),
+    };
+    let mut end = (start + 1..chars.len()).find(|&i| ends(chars[i])).unwrap_or(chars.len());
+    // A bracket that stands apart closes something, which may be what is wrong.
+    let text: String = chars[start..end].iter().collect();
+    if let Some(rest) = text.trim_end().strip_suffix(" ]") {
+        end = start + rest.chars().count();
+    }
     star(chars, start, end);
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, io::Write as _, process::ExitCode};
 
+use reconcile_core::model::{RefusedSource, Revision};
+
 /// How a run ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -37,6 +39,8 @@ pub(crate) struct Failure {
     hints: Vec<String>,
     /// A complete report that is printed as it is.
     verbatim: bool,
+    /// The commit that it is about.
+    revision: Option<Box<Revision>>,
     code: u8,
 }
 
@@ -48,6 +52,7 @@ impl Failure {
             causes: Vec::new(),
             hints: Vec::new(),
             verbatim: false,
+            revision: None,
             code: 1,
         }
     }
@@ -76,6 +81,19 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// It is about this commit, if about any.
+    pub(crate) fn of(mut self, revision: Option<&Revision>) -> Self {
+        if let Some(revision) = revision {
+            self.revision = Some(Box::new(revision.clone()));
+        }
+        self
+    }
+
+    /// Why a desired state that was named `file` is not taken.
+    pub(crate) fn refusal(&self, file: String) -> RefusedSource {
+        RefusedSource { file, revision: self.revision.as_deref().cloned(), report: self.text() }
     }
 
     /// The report as text.

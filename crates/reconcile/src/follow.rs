@@ -9,7 +9,7 @@ use std::{
 };
 
 use rand::RngExt as _;
-use reconcile_core::model::{HostName, Revision, sha256_hex};
+use reconcile_core::model::{HostName, RefusedSource, Revision, sha256_hex};
 use reconcile_engine::{
     Leased,
     lease::Held,
@@ -46,9 +46,9 @@ pub(crate) struct Followed<'a> {
     /// What was in force before this process, until something of its own is.
     fallback: Option<Texts>,
     /// Why the newest text cannot be had.
-    refused: Option<String>,
+    refused: Option<RefusedSource>,
     /// To be said at the next look: the text just put in force is not the newest.
-    say: Option<String>,
+    say: Option<RefusedSource>,
     /// The secrets file and what opens it, once they are known, and their digest.
     secrets: Vec<PathBuf>,
     seen_secrets: String,
@@ -60,7 +60,7 @@ pub(crate) struct Followed<'a> {
     good: Option<(Arc<Prepared>, Option<Revision>)>,
     anew: bool,
     /// Why the last text was not taken, and when: what failed for a passing reason is tried again.
-    broken: Option<(String, Instant)>,
+    broken: Option<(RefusedSource, Instant)>,
     /// Of whom the lease is asked, and a word when the file names others.
     voters: BTreeMap<HostName, String>,
     moved: CancellationToken,
@@ -220,12 +220,9 @@ impl<'a> Followed<'a> {
                 self.in_force().unwrap_or(Refresh::Unchanged)
             }
             Err(failure) => {
-                let text = match &texts.revision {
-                    Some(revision) => format!("{revision} is not taken:\n{}", failure.text()),
-                    None => failure.text(),
-                };
-                self.broken = Some((text.clone(), Instant::now()));
-                Refresh::Broken(text)
+                let refused = failure.of(texts.revision.as_ref()).refusal(self.origin.file());
+                self.broken = Some((refused.clone(), Instant::now()));
+                Refresh::Broken(refused)
             }
         }
     }
@@ -233,9 +230,9 @@ impl<'a> Followed<'a> {
     /// Puts a text in force; at the start, where it does not serve, the one before it.
     fn take(&mut self, texts: &Texts) -> Refresh<Leased<Watched>> {
         match self.load(texts) {
-            Refresh::Broken(text) => {
+            Refresh::Broken(refused) => {
                 let broken = self.broken.clone();
-                let before = self.fall_back(text);
+                let before = self.fall_back(refused);
                 self.broken = broken;
                 before
             }
@@ -253,19 +250,19 @@ impl<'a> Followed<'a> {
             return Refresh::Unchanged;
         };
         match self.load(texts) {
-            Refresh::Broken(text) if text == said => Refresh::Unchanged,
+            Refresh::Broken(refused) if refused == said => Refresh::Unchanged,
             other => other,
         }
     }
 
-    fn fall_back(&mut self, text: String) -> Refresh<Leased<Watched>> {
-        let Some(texts) = self.fallback.take() else { return Refresh::Broken(text) };
+    fn fall_back(&mut self, refused: RefusedSource) -> Refresh<Leased<Watched>> {
+        let Some(texts) = self.fallback.take() else { return Refresh::Broken(refused) };
         let changed = self.load(&texts);
         if !matches!(changed, Refresh::Changed(_)) {
-            return Refresh::Broken(text);
+            return Refresh::Broken(refused);
         }
         self.last.get_or_insert(texts);
-        self.say = Some(text);
+        self.say = Some(refused);
         changed
     }
 }
@@ -283,16 +280,19 @@ impl Source for Followed<'_> {
         if std::mem::take(&mut self.anew)
             && let Some(good) = self.in_force()
         {
+            // What is in force under the new lease may still not be the newest.
+            let broken = self.broken.as_ref().map(|(refused, _)| refused.clone());
+            self.say = self.refused.clone().or(broken);
             return good;
         }
-        if let Some(text) = self.say.take() {
-            return Refresh::Broken(text);
+        if let Some(refused) = self.say.take() {
+            return Refresh::Broken(refused);
         }
         match self.news() {
             Some(Err(failure)) => {
-                let text = failure.text();
-                self.refused = Some(text.clone());
-                self.fall_back(text)
+                let refused = failure.refusal(self.origin.file());
+                self.refused = Some(refused.clone());
+                self.fall_back(refused)
             }
             Some(Ok(texts)) => {
                 let was_refused = self.refused.take().is_some();

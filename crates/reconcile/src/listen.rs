@@ -152,7 +152,7 @@ impl Listener for Publish<'_> {
             }
             Event::StepSkipped(step) => board.step_skipped(step),
             Event::SourceChanged(revision) => board.source_changed(*revision),
-            Event::SourceBroken(report) => board.source_broken(report),
+            Event::SourceBroken(refused) => board.source_broken(refused),
             Event::PassRefused(error) => board.pass_refused(&error.to_string()),
             Event::PassEnded { took, done, failed } => board.pass_ended(*took, *done, *failed),
             Event::Verified(report) => board.verified(report),

@@ -70,7 +70,7 @@ impl Listener for Progress {
                 report.held.as_secs_f64()
             )),
             Event::Resumed => self.line("poolers that were left paused are resumed"),
-            Event::SourceBroken(report) => self.line(report),
+            Event::SourceBroken(refused) => self.line(&refused.to_string()),
             Event::PassRefused(error) => self.line(&error.to_string()),
             Event::Observed { took, known, servers, .. } => self.line(&format!(
                 "observed {known} of {servers} servers in {:.2} s",

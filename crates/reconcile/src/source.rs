@@ -97,6 +97,14 @@ pub(crate) fn origin(cli: &Cli) -> Result<Origin, Failure> {
 }
 
 impl Origin {
+    /// The file or folder, as it was named.
+    pub(crate) fn file(&self) -> String {
+        match self {
+            Self::Path(path) => path.display().to_string(),
+            Self::Git(mirror) => mirror.location().path().to_owned(),
+        }
+    }
+
     /// The newest text.
     pub(crate) fn texts(&self) -> Result<Texts, Failure> {
         match self {
@@ -124,6 +132,7 @@ pub(crate) fn unread(error: &GitError) -> Failure {
     let failure = Failure::new(error.to_string());
     match error {
         GitError::NoGit => failure.hint("apt-get install git openssh-client"),
+        GitError::Refused { revision, .. } => failure.of(revision.as_deref()),
         _ => failure,
     }
 }
@@ -137,7 +146,9 @@ pub(crate) fn read(cli: &Cli) -> Result<Source, Failure> {
 /// cannot be read, the one in force serves, if there is one.
 pub(crate) fn read_in_force(cli: &Cli) -> Result<Source, Failure> {
     let origin = origin(cli)?;
-    let failure = match origin.texts().and_then(|texts| parse(cli, &texts)) {
+    let read =
+        |texts: &Texts| parse(cli, texts).map_err(|failure| failure.of(texts.revision.as_ref()));
+    let failure = match origin.texts().and_then(|texts| read(&texts)) {
         Ok(source) => return Ok(source),
         Err(failure) => failure,
     };
@@ -145,7 +156,7 @@ pub(crate) fn read_in_force(cli: &Cli) -> Result<Source, Failure> {
     match mirror.in_force() {
         Ok(Some(snapshot)) => {
             let source = parse(cli, &Texts::committed(mirror, snapshot))?;
-            Ok(Source { refused: Some(failure.text()), ..source })
+            Ok(Source { refused: Some(failure.refusal(origin.file()).to_string()), ..source })
         }
         Ok(None) => Err(failure),
         Err(error) => {

@@ -24,7 +24,7 @@ pub use postgres::{
     ArchiverFact, DatabaseFact, EtcdFact, EtcdMemberFact, PatroniFact, PatroniRole,
     ReplicationFact, RoleFact, SettingFact, SqlFacts,
 };
-pub use revision::Revision;
+pub use revision::{RefusedSource, Revision};
 pub use swarm::{
     ConfigFact, FileMount, GivenUp, NetworkAttachment, NetworkFact, NetworkSpec, NodeFact,
     PublishedPort, ServiceFact, ServiceMode, ServiceSpec, SwarmFacts, TaskFact, UpdateRule,

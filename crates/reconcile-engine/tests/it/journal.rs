@@ -3,6 +3,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
+use reconcile_core::model::RefusedSource;
 use reconcile_engine::{
     Event, Journal, Listener as _, converge,
     journal::{FULL, KEPT, read_all, read_last, unfinished},
@@ -68,6 +69,10 @@ async fn a_plan_is_noted_when_it_is_another() {
     assert_eq!(kinds(folder.path()), ["as-desired", "planned", "as-desired"]);
 }
 
+fn refused(report: &str) -> RefusedSource {
+    RefusedSource { file: "c.yaml".to_owned(), revision: None, report: report.to_owned() }
+}
+
 #[test]
 fn a_line_that_was_cut_off_is_told_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -75,7 +80,7 @@ fn a_line_that_was_cut_off_is_told_and_left_alone() {
     fs::write(&path, "{\"kind\":\"started\",\"step\":1,\"object\":\"x\"}\n{\"kind\":\"fini")
         .unwrap();
     let journal = Journal::open(folder.path(), &()).unwrap();
-    journal.hear(&Event::SourceBroken("broken"));
+    journal.hear(&Event::SourceBroken(&refused("broken")));
     let read = read_all(folder.path()).unwrap();
     assert_eq!((kinds(folder.path()).join(" ").as_str(), read.torn), ("started refused", 1));
     assert_eq!(unfinished(&read.entries).len(), 1);
@@ -93,7 +98,7 @@ fn it_does_not_grow_for_ever_and_forgets_no_pause() {
         nodes,
         regardless: false,
     };
-    let long = "x".repeat(1 << 20);
+    let long = refused(&"x".repeat(1 << 20));
     for round in 0..u64::try_from(KEPT + 2).unwrap() * (FULL >> 20) {
         if round == (FULL >> 20) * 4 {
             journal.hear(&Event::SwitchBegins(&order));
@@ -120,7 +125,7 @@ fn its_end_is_read_without_the_rest() {
     let journal = Journal::open(folder.path(), &()).unwrap();
     let report = |round: u32| format!("{round:0>1000}");
     for round in 0..9_000 {
-        journal.hear(&Event::SourceBroken(&report(round)));
+        journal.hear(&Event::SourceBroken(&refused(&report(round))));
     }
     let files = fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(files, 2, "one was put aside, and the one in use holds little");

@@ -1,6 +1,6 @@
 //! What is told.
 
-use reconcile_core::model::{ArchiverFact, Observation};
+use reconcile_core::model::{ArchiverFact, Observation, RefusedSource, Revision};
 use reconcile_server::Lease;
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{Permission, Window};
@@ -261,23 +261,62 @@ fn a_server_that_leaves_is_told_until_it_has_left() {
     assert_eq!(levels("Leaving: False → True"), ["info"], "it is somebody's will");
 }
 
+/// What the file's own reader says of a broken file.
+fn refused(text: &str, revision: Option<Revision>) -> RefusedSource {
+    let report = reconcile_spec::load("main.yaml", text).unwrap_err().to_string();
+    RefusedSource { file: "main.yaml".to_owned(), revision, report }
+}
+
 #[test]
-fn a_broken_source_is_said_without_its_lines() {
+fn a_broken_source_is_shown_with_its_lines_and_no_secret() {
     let (site, ..) = converged();
-    let report = "error: unknown field `pasword`\n --> main.yaml:3:5\n  |\n3 |     pasword: hunter22\n  |     ^^^^^^^\n  = help: did you mean `password`\n";
-    site.board.source_broken(report);
+    let text = "apiVersion: reconcile/v1alpha1\nkind: PostgresCluster\nmetadata: { name: main }\nspec:\n  parametres: { pasword: hunter22 }\n";
+    let of = |hash: &str, subject: &str| Revision {
+        commit: hash.repeat(40),
+        author: "Ada <ada@example.org>".to_owned(),
+        time: "2026-11-22T10:00:00Z".to_owned(),
+        subject: subject.to_owned(),
+    };
+    site.board.source_changed(Some(&of("a", "the good one")));
+    site.board.source_broken(&refused(text, Some(of("b", "<b>the bad one</b>"))));
     let address = site.served.address();
     let status = get(address, "/status");
     assert!(!status.body.contains("hunter22"));
     let json = status.json();
-    assert_eq!(json["source"]["state"], "broken");
-    let text = json["source"]["report"].as_str().unwrap();
-    assert!(text.contains("main.yaml:3:5") && text.contains("help"), "{text}");
+    let source = &json["source"];
+    assert_eq!(source["state"], "broken");
+    assert_eq!(source["commit"]["subject"], "the good one");
+    assert!(source["inForceSince"].is_string());
+    let refused = &source["refused"];
+    assert_eq!(refused["commit"]["subject"], "<b>the bad one</b>");
+    assert_eq!(refused["commit"]["author"], "Ada <ada@example.org>");
+    assert_eq!(refused["file"], "main.yaml");
+    let report = refused["report"].as_str().unwrap();
+    let first = format!("error: {}\n", refused["reason"].as_str().unwrap());
+    assert!(report.starts_with(&first), "{first}{report}");
+    for part in
+        ["--> main.yaml:5:3", "5 |   parametres: { pasword: ********", "  |   ^^^^^^^^^^", "= help"]
+    {
+        assert!(report.contains(part), "{part}: {report}");
+    }
     assert_eq!(get(address, "/readyz").code, 503);
     assert_eq!(get(address, "/healthz").code, 200);
     assert!(get(address, "/metrics").body.contains("\nreconcile_source_broken 1.0"));
     site.board.source_changed(None);
     assert_eq!(get(address, "/readyz").code, 200);
+    let source = get(address, "/status").json()["source"].clone();
+    assert_eq!((&source["state"], &source["refused"]), (&json!("inForce"), &Value::Null));
+}
+
+/// Whoever may push can make the report as long as they want.
+#[test]
+fn a_report_without_end_is_cut_off() {
+    let (site, ..) = converged();
+    let wrong = "wrong: 1\n".repeat(2000);
+    site.board.source_broken(&refused(&wrong, None));
+    let source = get(site.served.address(), "/status").json()["source"].clone();
+    let report = source["refused"]["report"].as_str().unwrap().to_owned();
+    assert!(report.len() < 17_000 && report.contains("tells the rest"), "{}", report.len());
 }
 
 /// Every route is described, every reference resolves, and every field that is served is known.

@@ -1,6 +1,6 @@
 //! No secret's value in any answer, however the world differs from what should be.
 
-use reconcile_core::desired::Desired;
+use reconcile_core::{desired::Desired, model::RefusedSource};
 use reconcile_sim::World;
 
 use crate::{
@@ -75,7 +75,11 @@ fn the_stream_holds_none_either() {
         site.board.step_started(step);
     }
     // A client that is slow gets some of the steps within the whole.
-    site.board.source_broken("the last word");
+    site.board.source_broken(&RefusedSource {
+        file: "main.yaml".to_owned(),
+        revision: None,
+        report: "the last word".to_owned(),
+    });
     loop {
         let event = events.next();
         let text = event.data.to_string();

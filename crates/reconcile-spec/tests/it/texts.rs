@@ -91,3 +91,24 @@ fn names_are_names() {
     assert_eq!(name, "node1");
     assert!(serde_json::from_str::<HostName>("\"Node 1\"").is_err());
 }
+
+/// Nothing is known of the fields of a file that cannot be read to its end.
+#[test]
+fn a_broken_line_shows_no_secret() {
+    for line in [
+        "    pasword: canary-1 and canary-2: x",
+        "    adminPassword: 'canary-1",
+        "    pgpass: \"canary-1, canary-2\" x",
+        "    x: { passphrase: canary-1 canary-2 ] }",
+        "    apiToken: canary-1: canary-2",
+        "    conninfo: host=a password=canary-1: x",
+        "    url: postgres://app:canary-1@db/x: y",
+        "    password: |\n      canary-1\n\tcanary-2",
+        "    password: \"canary-1\n      canary-2\" x",
+    ] {
+        let text = format!("apiVersion: reconcile/v1alpha1\nspec:\n  x:\n{line}\n");
+        let report = reconcile_spec::load("c.yaml", &text).unwrap_err().to_string();
+        assert!(report.contains("not valid YAML"), "{report}");
+        assert!(!report.contains("canary"), "{report}");
+    }
+}

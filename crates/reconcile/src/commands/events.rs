@@ -75,8 +75,11 @@ pub(super) fn what(entry: &Value) -> String {
                 |commit| format!("in force: {commit}"),
             ),
         "refused" => {
-            let first = text("report").lines().next().unwrap_or_default().to_owned();
-            format!("the desired state was refused: {first}")
+            // Where the first line only says which commit, the next one says why.
+            let mut lines = text("report").lines().map(str::trim);
+            let first = lines.next().unwrap_or_default();
+            let why = lines.next().filter(|_| first.ends_with("is not taken:")).unwrap_or_default();
+            format!("the desired state was refused: {}", format!("{first} {why}").trim_end())
         }
         "switchover-begins" => format!("switchover from {} to {}", text("from"), text("to")),
         "switchover-ends" if entry["error"].is_null() => {

@@ -145,7 +145,7 @@ async fn waiting<T>(
                     Refresh::Changed(new) => {
                         listener.hear(&Event::SourceChanged(new.revision.as_ref()));
                     }
-                    Refresh::Broken(report) => listener.hear(&Event::SourceBroken(&report)),
+                    Refresh::Broken(refused) => listener.hear(&Event::SourceBroken(&refused)),
                 }
                 if moved.is_cancelled() {
                     return None;
@@ -238,9 +238,9 @@ impl Listener for Lines {
         match event {
             Event::SourceChanged(None) => say("the desired state was read"),
             Event::SourceChanged(Some(revision)) => say(&format!("in force: {revision}")),
-            Event::SourceBroken(report) => {
-                say("the desired state cannot be read; the last good one stays in force");
-                output::note(report.trim_end());
+            Event::SourceBroken(refused) => {
+                say("the desired state is not taken; the last good one stays in force");
+                output::note(refused.to_string().trim_end());
             }
             Event::PassRefused(error) => say(&format!("nothing was done: {error}")),
             Event::Planned(plan) => {
