@@ -9,6 +9,7 @@ mod failure;
 mod fleet;
 mod follow;
 mod lease;
+mod lines;
 mod listen;
 mod notify;
 mod output;

@@ -11,7 +11,7 @@ use reconcile_spec::valid::{Drift, DriftModes, SwarmRole};
 use serde::Serialize;
 
 use super::{
-    DIFFERS, Held, HoldReason, Verb,
+    CONTENT, Change, DIFFERS, Held, HoldReason, LINE, Step, Verb,
     draft::{Draft, Drafts, View},
 };
 use crate::{
@@ -28,6 +28,9 @@ const DIGITS: usize = 16;
 
 /// Changes that a hold names; the rest is counted.
 const NAMED: usize = 3;
+
+/// Characters of a value or line that are shown.
+const LONGEST: usize = 80;
 
 /// The engine's unit, as `servers.rs` starts it.
 const ENGINE_UNIT: &str = "docker.service";
@@ -55,7 +58,7 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         });
     drafts.steps = stay;
     for step in drifted {
-        let reason = HoldReason::Reported(told(&step));
+        let reason = HoldReason::Reported(told(step.verb, &step.changes, &step.reason));
         drafts.held.push(Held { object: step.object, reason });
     }
     for (host, _) in records.0.iter().filter(|(_, lines)| lines.is_none()) {
@@ -75,49 +78,81 @@ pub(super) fn only_reported(view: &View<'_>, object: &ObjectId) -> bool {
 
 /// What is done about drift of an object.
 fn mode(modes: DriftModes, object: &ObjectId) -> Drift {
+    match class(object) {
+        Some("packages") => modes.packages,
+        Some("files") => modes.files,
+        Some("units") => modes.units,
+        Some("postgresql") => modes.postgresql,
+        Some("swarm") => modes.swarm,
+        _ => Drift::Heal,
+    }
+}
+
+/// The class of an object as `policy.driftByClass` names it; None of what follows from the rest.
+fn class(object: &ObjectId) -> Option<&'static str> {
     match object {
-        ObjectId::Packages(_) | ObjectId::Upgrade(_) => modes.packages,
-        ObjectId::File(..) => modes.files,
-        ObjectId::Unit(..) | ObjectId::EtcdMember(_) | ObjectId::PatroniMember(_) => modes.units,
+        ObjectId::Packages(_) | ObjectId::Upgrade(_) => Some("packages"),
+        ObjectId::File(..) => Some("files"),
+        ObjectId::Unit(..) | ObjectId::EtcdMember(_) | ObjectId::PatroniMember(_) => Some("units"),
         ObjectId::PatroniConfig
         | ObjectId::Role(_)
         | ObjectId::Database(_)
         | ObjectId::Extension(..)
         | ObjectId::PoolerLookup(_)
         | ObjectId::ProbeTable
-        | ObjectId::AlterSystem(_) => modes.postgresql,
+        | ObjectId::AlterSystem(_) => Some("postgresql"),
         ObjectId::SwarmNode(_)
         | ObjectId::Network(_)
         | ObjectId::Config(_)
         | ObjectId::Secret(_)
-        | ObjectId::Service(_) => modes.swarm,
-        // What follows from the rest.
+        | ObjectId::Service(_) => Some("swarm"),
         ObjectId::Host(_)
         | ObjectId::Pooler(_)
         | ObjectId::EtcdCluster
         | ObjectId::Postgresql(_)
-        | ObjectId::Swarm => Drift::Heal,
+        | ObjectId::Swarm => None,
     }
 }
 
+/// What drifted, in one line, where a step undoes drift: the object, its class, what differs, and who
+/// was there, as far as that is known. None of a step that waits, takes note, or follows from others.
+pub fn drifted(step: &Step) -> Option<String> {
+    let object = &step.object;
+    let ours = matches!(object, ObjectId::File(_, path) if path == RECORD);
+    let class =
+        class(object).filter(|_| !ours && !matches!(step.verb, Verb::Await | Verb::Claim))?;
+    Some(format!("{object} ({class}): {}", told(step.verb, &step.changes, &step.reason)))
+}
+
 /// The first changes of a step, in words.
-fn told(step: &Draft) -> String {
-    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
-    let changes: Vec<String> = step
-        .changes
-        .iter()
+fn told(verb: Verb, changes: &[Change], reason: &str) -> String {
+    if verb == Verb::Create && changes.iter().all(|change| change.from.is_none()) {
+        return reason.to_owned();
+    }
+    let short = |text: &str| match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    };
+    let value = |value: &Option<String>| value.as_deref().map_or_else(|| "none".to_owned(), short);
+    // Where the lines are known, the digests say nothing more.
+    let lines = changes.iter().any(|change| change.field == LINE);
+    let mut shown = changes.iter().filter(|change| !lines || change.field != CONTENT);
+    let words: Vec<String> = shown
+        .by_ref()
         .take(NAMED)
-        .map(|change| {
-            format!("{} is {}, not {}", change.field, value(&change.from), value(&change.to))
+        .map(|change| match (change.field.as_str(), &change.from, &change.to) {
+            (LINE, Some(line), None) => format!("has the line `{}`", short(line)),
+            (LINE, None, Some(line)) => format!("lacks the line `{}`", short(line)),
+            (field, from, to) => format!("{field} is {}, not {}", value(from), value(to)),
         })
         .collect();
-    let more = step.changes.len().saturating_sub(NAMED);
+    let more = shown.count();
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    if changes.is_empty() {
-        return step.reason.clone();
+    if words.is_empty() {
+        return reason.to_owned();
     }
-    let by = step.reason.strip_prefix(DIFFERS).unwrap_or_default();
-    changes.join(", ") + &more + by
+    let by = reason.strip_prefix(DIFFERS).unwrap_or_default();
+    words.join(", ") + &more + by
 }
 
 /// What the servers have recorded. `Some(None)`: there is a record that could not be read.

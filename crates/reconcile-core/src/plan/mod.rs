@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use display::{counted, text};
+pub use drift::drifted;
 pub use probe::{probe_request, swarm_request, swarm_via, verify_request};
 
 use crate::{
@@ -37,6 +38,10 @@ use crate::{
 
 /// Why a file is written anew; what is known of its last change comes after.
 const DIFFERS: &str = "it differs";
+
+/// Fields of a file: its digest, and a line that it has or lacks.
+const CONTENT: &str = "content";
+const LINE: &str = "line";
 
 /// Holds that wait for one another in a row, as a server that is added waits for the primary's file,
 /// and that for its trial.

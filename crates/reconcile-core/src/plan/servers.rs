@@ -3,7 +3,7 @@
 use reconcile_spec::valid::SwarmRole;
 
 use super::{
-    DIFFERS, HoldReason, Impact, Verb,
+    CONTENT, DIFFERS, HoldReason, Impact, LINE, Verb,
     draft::{Draft, Drafts, View},
 };
 use crate::{
@@ -363,7 +363,7 @@ fn describe(mut draft: Draft, managed: &ManagedFile, fact: Option<&FileFact>) ->
     let short = |digest: &str| Some(format!("sha256:{}", &digest[..digest.len().min(12)]));
     let digest = file.content.digest();
     if fact.is_none_or(|fact| fact.digest != digest) {
-        draft = draft.change("content", fact.and_then(|fact| short(&fact.digest)), short(&digest));
+        draft = draft.change(CONTENT, fact.and_then(|fact| short(&fact.digest)), short(&digest));
     }
     if let (Some(before), Some(after)) =
         (fact.and_then(|fact| fact.text.as_deref()), file.content.shown())
@@ -372,8 +372,8 @@ fn describe(mut draft: Draft, managed: &ManagedFile, fact: Option<&FileFact>) ->
         for change in diff.iter_all_changes() {
             let line = change.value().trim_end().to_owned();
             match change.tag() {
-                similar::ChangeTag::Delete => draft = draft.change("line", Some(line), None),
-                similar::ChangeTag::Insert => draft = draft.change("line", None, Some(line)),
+                similar::ChangeTag::Delete => draft = draft.change(LINE, Some(line), None),
+                similar::ChangeTag::Insert => draft = draft.change(LINE, None, Some(line)),
                 similar::ChangeTag::Equal => {}
             }
         }

@@ -1,17 +1,9 @@
 //! `reconcile --watch -f FILE`: converge, then stay converged.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rand::RngExt as _;
-use reconcile_core::{
-    model::{ObjectId, Observed, PauseNote},
-    plan::{HoldReason, Plan, counted},
-    verify::VerifyReport,
-};
+use reconcile_core::{model::Observed, verify::VerifyReport};
 use reconcile_engine::{
     Event, Journal, Leased, Listener,
     lease::{LeaseError, Wait},
@@ -27,6 +19,7 @@ use crate::{
     fleet::RealFleet,
     follow::Followed,
     lease::Lease,
+    lines::Lines,
     listen::Publish,
     notify::{Notify, Told},
     output::{self, say},
@@ -189,117 +182,5 @@ impl Prove<Leased<Watched>> for Prover {
         commit: bool,
     ) -> VerifyReport {
         prove(&current.fleet.fleet.0, observed, commit).await
-    }
-}
-
-/// Lines on standard error, only where something is new: a calm cluster is silent.
-#[derive(Default)]
-struct Lines {
-    last: Mutex<(Vec<String>, Option<bool>)>,
-    /// Steps of the last plan; it is planned every few seconds while something is waited for.
-    planned: Mutex<Vec<ObjectId>>,
-    /// The pause that was said to be in force.
-    paused: Mutex<Option<PauseNote>>,
-    /// What was said to be waited for.
-    waits: Mutex<BTreeSet<ObjectId>>,
-}
-
-impl Lines {
-    fn held(&self, plan: &Plan) {
-        // That it failed was said when it did.
-        let news = plan.held.iter().filter(|held| !matches!(held.reason, HoldReason::Failed(_)));
-        let now: Vec<String> =
-            news.map(|held| format!("{}: {}", held.object, held.reason)).collect();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        for line in now.iter().filter(|line| !last.0.contains(line)) {
-            say(&format!("held {line}"));
-        }
-        for line in last.0.iter().filter(|line| !now.contains(line)) {
-            say(&format!("no longer held: {line}"));
-        }
-        last.0 = now;
-    }
-}
-
-impl Lines {
-    fn paused(&self, pause: Option<&PauseNote>) {
-        let mut last = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        match pause {
-            Some(pause) if last.as_ref() != Some(pause) => say(&format!("paused {pause}")),
-            None if last.is_some() => say("no longer paused"),
-            _ => {}
-        }
-        *last = pause.cloned();
-    }
-}
-
-impl Listener for Lines {
-    fn hear(&self, event: &Event<'_>) {
-        match event {
-            Event::SourceChanged(None) => say("the desired state was read"),
-            Event::SourceChanged(Some(revision)) => say(&format!("in force: {revision}")),
-            Event::SourceBroken(refused) => {
-                say("the desired state is not taken; the last good one stays in force");
-                output::note(refused.to_string().trim_end());
-            }
-            Event::PassRefused(error) => say(&format!("nothing was done: {error}")),
-            Event::Planned(plan) => {
-                self.held(plan);
-                let steps: Vec<_> = plan.steps.iter().map(|step| step.object.clone()).collect();
-                let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-                waits.retain(|object| steps.contains(object));
-                let mut last = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-                let same = *last == steps;
-                *last = steps;
-                if !same && !plan.steps.is_empty() {
-                    say(&format!("{} to do", counted(plan.steps.len(), "step")));
-                }
-            }
-            Event::Looked { observed, .. } => self.paused(observed.pause()),
-            Event::StepFinished { step, result, took } => {
-                let (verb, seconds) = (step.verb.word(), took.as_secs_f64());
-                match result {
-                    Ok(()) => say(&format!("ok    {verb} {} ({seconds:.1} s)", step.object)),
-                    Err(error) => {
-                        say(&format!("FAIL  {verb} {} ({seconds:.1} s): {error}", step.object));
-                    }
-                }
-            }
-            Event::StepWaits { step, seen } => {
-                let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-                if waits.insert(step.object.clone()) {
-                    say(&format!("wait  {}: {seen}", step.object));
-                }
-            }
-            Event::SwitchEnds(_, Ok(report)) => {
-                let seconds = report.held.as_secs_f64();
-                say(&format!("writers waited in the poolers for {seconds:.1} s at most"));
-            }
-            Event::Resumed => say("poolers that were left paused are resumed"),
-            Event::Verified(report) => {
-                let holds = report.holds();
-                let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-                if last.1 != Some(holds) {
-                    last.1 = Some(holds);
-                    say(if holds {
-                        "the cluster is as desired and serves"
-                    } else {
-                        "the cluster does not serve"
-                    });
-                }
-                for proof in report.proofs.iter().filter(|proof| !proof.holds) {
-                    say(&format!("FAIL  {}: {}", proof.what, proof.detail));
-                }
-            }
-            Event::PassStarted(_)
-            | Event::Observed { .. }
-            | Event::PassEnded { .. }
-            | Event::Tick
-            | Event::StepStarted(_)
-            | Event::StepSkipped(_)
-            | Event::SwitchBegins(_)
-            | Event::SwitchEnds(_, Err(_))
-            | Event::Verifying => {}
-        }
     }
 }

@@ -1,0 +1,150 @@
+//! What `--watch` says on standard error: what is new, once; a calm cluster is silent. All of it, and
+//! more, is in the journal.
+
+mod course;
+mod holds;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
+use reconcile_core::model::{ObjectId, PauseNote};
+use reconcile_engine::{Event, Listener};
+use tokio::time::Instant;
+
+use crate::output;
+
+/// Lines of one kind that are said at once; the rest is counted.
+const MOST: usize = 5;
+
+/// Says what happens, one line for each thing.
+pub(crate) struct Lines {
+    say: Box<dyn Fn(&str) + Send + Sync>,
+    told: Mutex<Told>,
+}
+
+/// What was said so far.
+#[derive(Default)]
+struct Told {
+    course: course::Course,
+    holds: holds::Holds,
+    /// The last word on whether the cluster serves.
+    serves: Option<bool>,
+    /// The pause that was said to be in force.
+    paused: Option<PauseNote>,
+    /// What was said to be waited for.
+    waits: BTreeSet<ObjectId>,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self::to(output::say)
+    }
+}
+
+impl Lines {
+    /// Lines that go elsewhere.
+    fn to(say: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { say: Box::new(say), told: Mutex::default() }
+    }
+
+    fn say_all(&self, lines: &[String]) {
+        for line in lines {
+            (self.say)(line);
+        }
+    }
+}
+
+impl Told {
+    fn pause(&mut self, pause: Option<&PauseNote>) -> Option<String> {
+        let line = match pause {
+            Some(pause) if self.paused.as_ref() != Some(pause) => Some(format!("paused {pause}")),
+            None if self.paused.is_some() => Some("no longer paused".to_owned()),
+            _ => None,
+        };
+        self.paused = pause.cloned();
+        line
+    }
+}
+
+/// The first few lines, and how many more there are.
+fn bounded(mut lines: Vec<String>, more: &str) -> Vec<String> {
+    let rest = lines.len().saturating_sub(MOST);
+    if rest > 0 {
+        lines.truncate(MOST);
+        lines.push(format!("and {rest} more {more}"));
+    }
+    lines
+}
+
+impl Listener for Lines {
+    fn hear(&self, event: &Event<'_>) {
+        let say = &self.say;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::SourceChanged(None) => say("the desired state was read"),
+            Event::SourceChanged(Some(revision)) => say(&format!("in force: {revision}")),
+            Event::SourceBroken(refused) => {
+                say("the desired state is not taken; the last good one stays in force");
+                output::note(refused.to_string().trim_end());
+            }
+            Event::PassRefused(error) => say(&format!("nothing was done: {error}")),
+            Event::Looked { desired, observed, plan } => {
+                let now = Instant::now();
+                told.waits.retain(|object| plan.steps.iter().any(|step| step.object == *object));
+                self.say_all(&told.pause(observed.pause()).into_iter().collect::<Vec<_>>());
+                let held = told.holds.looked(plan, now);
+                let all_told = told.holds.all_told();
+                self.say_all(&told.course.begins(plan, now));
+                self.say_all(&held);
+                self.say_all(&told.course.ends(desired, plan, now, !held.is_empty(), all_told));
+            }
+            Event::StepFinished { step, result, took } => {
+                let (verb, seconds) = (step.verb.word(), took.as_secs_f64());
+                match result {
+                    Ok(()) => say(&format!("ok    {verb} {} ({seconds:.1} s)", step.object)),
+                    Err(error) => {
+                        say(&format!("FAIL  {verb} {} ({seconds:.1} s): {error}", step.object));
+                    }
+                }
+            }
+            Event::StepWaits { step, seen } => {
+                if told.waits.insert(step.object.clone()) {
+                    say(&format!("wait  {}: {seen}", step.object));
+                }
+            }
+            Event::SwitchEnds(_, Ok(report)) => {
+                let seconds = report.held.as_secs_f64();
+                say(&format!("writers waited in the poolers for {seconds:.1} s at most"));
+            }
+            Event::Resumed => say("poolers that were left paused are resumed"),
+            Event::Verified(report) => {
+                let holds = report.holds();
+                if told.serves.replace(holds) != Some(holds) {
+                    say(if holds {
+                        "the cluster is as desired and serves"
+                    } else {
+                        "the cluster does not serve"
+                    });
+                }
+                for proof in report.proofs.iter().filter(|proof| !proof.holds) {
+                    say(&format!("FAIL  {}: {}", proof.what, proof.detail));
+                }
+            }
+            Event::PassStarted(_)
+            | Event::Observed { .. }
+            | Event::Planned(_)
+            | Event::PassEnded { .. }
+            | Event::Tick
+            | Event::StepStarted(_)
+            | Event::StepSkipped(_)
+            | Event::SwitchBegins(_)
+            | Event::SwitchEnds(_, Err(_))
+            | Event::Verifying => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

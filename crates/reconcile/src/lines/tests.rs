@@ -1,0 +1,178 @@
+//! What the terminal says of drift, of holds, and of the end of both, on worlds of the simulator.
+
+use std::{sync::Arc, time::Duration};
+
+use reconcile_core::plan::plan;
+use reconcile_sim::{Section, World, fixture};
+
+use super::*;
+
+const FILE: &str = "/etc/postgresql-common/createcluster.d/reconcile.conf";
+const ETCD: &str = "/etc/default/etcd";
+
+/// A terminal, and the cluster that it tells of.
+struct Seen {
+    desired: reconcile_core::desired::Desired,
+    world: World,
+    lines: Lines,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Seen {
+    /// All is well, and one look was made.
+    fn calm() -> Self {
+        let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+        let world = World::converged(&desired);
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let sink = Arc::clone(&said);
+        let lines = Lines::to(move |line| sink.lock().expect("whole").push(line.to_owned()));
+        let seen = Self { desired, world, lines, said };
+        assert_eq!(seen.look(), [""; 0], "a calm cluster is silent");
+        seen
+    }
+
+    /// One look; what was said of it.
+    fn look(&self) -> Vec<String> {
+        let observed = self.world.observe(&self.desired);
+        let plan = plan(&self.desired, &observed);
+        self.lines.hear(&Event::Looked {
+            desired: &self.desired,
+            observed: &observed,
+            plan: &plan,
+        });
+        std::mem::take(&mut *self.said.lock().expect("whole"))
+    }
+
+    fn edit(&mut self, host: &str, path: &str) {
+        let file = self.world.server_mut(host).files.get_mut(path).expect("a file of ours");
+        file.bytes.extend_from_slice(b"# by hand\n");
+    }
+
+    fn heal(&mut self) {
+        self.world = self.world.clone().apply_all(&self.desired);
+    }
+
+    fn ended(&self, word: &str, seconds: &str) -> String {
+        let generation = &self.desired.digest()[..12];
+        format!("{word}: 3 servers, generation {generation}, after {seconds} s")
+    }
+}
+
+async fn rest(seconds: f64) {
+    tokio::time::advance(Duration::from_secs_f64(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn drift_is_named_once_and_so_is_its_end() {
+    let mut seen = Seen::calm();
+    seen.edit("node2", FILE);
+    assert_eq!(
+        seen.look(),
+        [format!("drift node2:{FILE} (files): has the line `# by hand`").as_str(), "1 step to do"]
+    );
+    assert_eq!(seen.look(), [""; 0], "it is the same one");
+    rest(1.2).await;
+    seen.heal();
+    assert_eq!(seen.look(), [seen.ended("converged again", "1.2")]);
+    assert_eq!(seen.look(), [""; 0]);
+    // Once more, and more of it than anybody reads.
+    seen.edit("node2", FILE);
+    for host in ["node1", "node2", "node3"] {
+        seen.edit(host, "/etc/systemd/system/patroni.service");
+        seen.world.server_mut(host).units.get_mut("etcd.service").expect("a unit").enabled = false;
+    }
+    let said = seen.look();
+    assert_eq!(said.len(), 7, "{said:?}");
+    assert!(said[..5].iter().all(|line| line.starts_with("drift node")), "{said:?}");
+    assert_eq!(said[5..], ["and 2 more drifted", "7 steps to do"]);
+    rest(2.0).await;
+    seen.heal();
+    assert_eq!(seen.look(), [seen.ended("converged again", "2.0")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_file_is_no_drift() {
+    let mut seen = Seen::calm();
+    seen.world.power_off("node3");
+    seen.look();
+    seen.desired = fixture::desire(&fixture::spec(3, 0, |spec| {
+        spec.postgresql.parameters.insert("work_mem".into(), "8MB".into());
+    }));
+    let said = seen.look().join("\n");
+    assert!(!said.contains("drift"), "{said}");
+    seen.heal();
+    seen.look();
+    // That server could not follow before.
+    seen.world.server_mut("node3").power = true;
+    let said = seen.look().join("\n");
+    assert!(said.contains("to do") && !said.contains("drift node3:"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_only_waits_its_turn_is_no_news() {
+    let mut seen = Seen::calm();
+    for host in ["node1", "node2", "node3"] {
+        seen.edit(host, ETCD);
+    }
+    let mut said = seen.look();
+    assert_eq!(said.pop().as_deref(), Some("1 step to do"));
+    assert_eq!(said.len(), 1, "{said:?}");
+    rest(60.0).await;
+    assert_eq!(seen.look(), [""; 0]);
+    seen.heal();
+    assert_eq!(seen.look(), [seen.ended("converged again", "60.0")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_off_is_said_at_once_with_what_waits_for_it() {
+    let mut seen = Seen::calm();
+    seen.world.power_off("node3");
+    let said = seen.look();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("held  host/node3: unknown: "), "{said:?}");
+    rest(30.0).await;
+    assert!(seen.look().len() <= 1, "what waits for it is not said one by one");
+    rest(30.0).await;
+    assert_eq!(seen.look(), [""; 0]);
+    seen.world.server_mut("node3").power = true;
+    seen.heal();
+    let said = seen.look();
+    assert_eq!(said.last(), Some(&seen.ended("converged again", "60.0")));
+    assert!(said.contains(&"no longer held: host/node3".to_owned()), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_said_where_it_stays_and_not_where_it_passes() {
+    let mut seen = Seen::calm();
+    seen.world.server_mut("node1").unknown.insert(Section::Sql);
+    let observed = seen.world.observe(&seen.desired);
+    assert_ne!(plan(&seen.desired, &observed).held, [], "or nothing is tested");
+    assert_eq!(seen.look(), [""; 0]);
+    seen.world.server_mut("node1").unknown.clear();
+    assert_eq!(seen.look(), [""; 0], "it came and went within one look");
+    seen.world.server_mut("node1").unknown.insert(Section::Sql);
+    assert_eq!(seen.look(), [""; 0]);
+    rest(10.0).await;
+    let said = seen.look();
+    assert!(!said.is_empty() && said.iter().all(|line| line.starts_with("held  ")), "{said:?}");
+    rest(10.0).await;
+    assert_eq!(seen.look(), [""; 0], "it is said once");
+    seen.world.server_mut("node1").unknown.clear();
+    let after = seen.look();
+    assert_eq!(after.len(), said.len() + 1, "{after:?}");
+    assert_eq!(after.last(), Some(&seen.ended("converged again", "20.0")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_must_do_is_said_and_work_beside_it_ends() {
+    let mut seen = Seen::calm();
+    seen.world.server_mut("node1").clock_offset_ms = 60_000;
+    let said = seen.look();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("needs a person: its clock"), "{said:?}");
+    seen.edit("node2", FILE);
+    assert_eq!(seen.look().len(), 2);
+    rest(1.0).await;
+    seen.heal();
+    assert_eq!(seen.look(), [seen.ended("nothing left to do, 1 object held", "1.0")]);
+}
