@@ -14,9 +14,10 @@ pub use topology::Leaving;
 use crate::{
     desired::Desired,
     model::{
-        ArchiverFact, HostFacts, HostName, LocalSwarmState, Observation, Observed, PatroniRole,
+        ArchiverFact, HostFacts, HostName, LocalSwarmState, ObjectId, Observation, Observed,
+        PatroniRole,
     },
-    plan::{Held, Plan, counted},
+    plan::{Held, Plan, Verb, counted},
     verify::VerifyReport,
 };
 
@@ -38,10 +39,24 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Steps that the plan would take, in words.
     pub pending: Vec<String>,
-    /// What is held.
+    /// Steps that a pause holds, in the order in which they would be done.
+    pub paused: Vec<PausedStep>,
+    /// What comes by itself after the pending steps.
+    pub queued: Vec<Held>,
+    /// What is held, and why; what a pause holds among it.
     pub held: Vec<Held>,
     /// The last service proof, if one was made.
     pub proof: Option<VerifyReport>,
+}
+
+/// A step that a pause holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PausedStep {
+    /// What would be done.
+    pub verb: Verb,
+    /// To what.
+    pub object: ObjectId,
 }
 
 /// A condition.
@@ -161,7 +176,7 @@ pub fn status(
     let hosts: Vec<_> =
         desired.servers.keys().map(|host| host_status(desired, observed, host)).collect();
     let services = services(desired, observed);
-    let mut conditions = vec![ready(plan.steps.len(), plan.held.len(), proof.as_ref())];
+    let mut conditions = vec![ready(plan.steps.len(), plan.stalled().count(), proof.as_ref())];
     conditions.push(Condition {
         kind: "Reconciling",
         status: truth(!plan.steps.is_empty()),
@@ -228,7 +243,12 @@ pub fn status(
             .iter()
             .map(|step| format!("{} {}", step.verb.word(), step.object))
             .collect(),
-        held: plan.held.clone(),
+        paused: plan
+            .paused()
+            .map(|step| PausedStep { verb: step.verb, object: step.object.clone() })
+            .collect(),
+        queued: plan.queued().cloned().collect(),
+        held: plan.stalled().cloned().collect(),
         proof,
     }
 }

@@ -109,7 +109,8 @@ impl<'a> Journal<'a> {
             return;
         }
         let entry = json!({
-            "plan": name, "cluster": plan.cluster, "steps": plan.steps.len(), "held": plan.held,
+            "plan": name, "cluster": plan.cluster, "steps": plan.steps.len(),
+            "queued": plan.queued().count(), "held": plan.stalled().collect::<Vec<_>>(),
         });
         self.append("planned", entry, false);
     }

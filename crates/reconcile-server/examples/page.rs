@@ -1,6 +1,6 @@
 //! The page with a simulated cluster behind it, for working on the page: `cargo run -p
 //! reconcile-server --example page -- [converged|drift|down|bare|broken|waits|
-//! leaving|window]`, then open
+//! leaving|window|paused]`, then open
 //! http://127.0.0.1:7433/.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "an example")]
 
@@ -12,7 +12,7 @@ use std::{
 
 use reconcile_core::{
     desired::Desired,
-    model::{RefusedSource, Revision},
+    model::{PauseNote, RefusedSource, Revision},
     plan::plan,
     verify::{Proof, VerifyReport, observed_proofs},
 };
@@ -63,11 +63,19 @@ fn main() {
             world = World::converged(&fixture::desire(&fixture::spec(4, 0, |_| {})));
             world.grow(&desired);
         }
-        "drift" | "window" => {
+        "drift" | "window" | "paused" => {
             for host in ["node1", "node2"] {
                 let files = &mut world.server_mut(host).files;
                 let file = files.get_mut("/etc/default/etcd").unwrap();
                 file.bytes.extend_from_slice(b"ETCD_LOG_LEVEL=debug\n");
+            }
+            if scene == "paused" {
+                world.server_mut("node3").pause = Some(PauseNote {
+                    number: 1,
+                    until: world.now + 3600,
+                    by: "ada@ops1".to_owned(),
+                    reason: "disk swap".to_owned(),
+                });
             }
             if scene == "drift" {
                 world.server_mut("node3").units.get_mut("etcd.service").unwrap().running = false;

@@ -114,6 +114,10 @@ function lastGood() {
   return inForceSince ? 'what was read at ' + clock(inForceSince) + ' stays in force' : 'none is in force yet';
 }
 
+const counted = (count, word) => count + ' ' + word + (count === 1 ? '' : 's');
+/** Held by the pause and by nothing else: it is shown as the step that it would be. */
+const byPause = held => doc.plan.paused.some(step => step.object === held.object);
+
 /** Everything that needs attention, worst first: level, where, what. */
 function problems() {
   const list = [];
@@ -123,7 +127,7 @@ function problems() {
   const lease = doc.operator.lease, certificate = doc.operator.certificate;
   if (lease && !lease.held) add('warn', 'operator', 'does nothing, it waits for the lease: ' + lease.waits);
   const paused = doc.conditions.find(condition => condition.type === 'Paused' && condition.status === 'True');
-  if (paused) add('warn', 'paused', paused.message);
+  if (paused) add('warn', 'paused', paused.message + (doc.plan.paused.length ? '; ' + counted(doc.plan.paused.length, 'step') + ' would be done' : ''));
   if (certificate && certificate.fault) add('warn', 'certificate', certificate.fault + '; the one before stays in use');
   if (certificate && certificate.notAfter && Date.parse(certificate.notAfter) - now() < 14 * 86400000) add('warn', 'certificate', 'of this page is valid until ' + certificate.notAfter.slice(0, 10));
   for (const { name, archive } of doc.hosts) {
@@ -151,6 +155,7 @@ function problems() {
     for (const part of doc.proof.parts) if (!part.holds) add('bad', part.host || 'service', 'not proven: ' + part.what + ': ' + part.detail);
   }
   for (const held of doc.plan.held) {
+    if (byPause(held)) continue;
     // What an unreachable server holds is said by the server.
     const said = doc.hosts.some(host => host.unreachable && host.name === held.host);
     if (!said) add('warn', held.object, 'held: ' + held.message);
@@ -266,41 +271,49 @@ function drawSteps() {
   const ended = steps.filter(step => step.progress.state === 'done').length;
   $('plan-count').textContent = steps.length ? ended + ' of ' + steps.length + ' steps done' : '';
   if (!steps.length) {
-    const none = doc.plan.held.length ? 'Nothing can be done now: what differs is held.' : 'Nothing to do: no drift.';
+    const none = doc.plan.paused.length ? 'Nothing is done while it is paused.' : doc.plan.held.length ? 'Nothing can be done now: what differs is held.' : 'Nothing to do: no drift.';
     $('steps').replaceChildren(h('li', { class: 'empty' }, none));
     return;
   }
   // What runs or failed comes first; among hundreds of pending steps nobody would find it.
   const order = { failed: 0, running: 0, pending: 1, skipped: 1, done: 2 };
   const shown = [...steps].sort((a, b) => order[a.progress.state] - order[b.progress.state] || a.id - b.id);
-  $('steps').replaceChildren(...shown.map(step => {
-    const { state, seconds, startedAt, error } = step.progress;
-    const level = STEP[state];
-    const key = 'step ' + step.verb + ' ' + step.object;
-    const took = seconds !== undefined ? seconds.toFixed(1) + ' s' : state === 'running' && startedAt ? since(startedAt, 'since ') : state === 'pending' ? '' : state;
-    const line = [
-      mark(level, state === 'running'),
-      h('span', { class: 'object' }, step.verb + ' ' + step.object),
-      h('span', { class: 'took' }, step.impact !== 'none' && h('span', { class: 'tag', 'data-level': step.impact === 'restart' ? 'warn' : 'work' }, step.impact), ' ', took),
-      h('span', { class: 'why' }, step.reason),
-      error && h('span', { class: 'fail' }, error),
-    ];
-    if (!step.changes.length) return h('li', null, h('div', { class: 'step' }, line));
-    const details = h('details', { open: open.has(key) ? '' : null }, h('summary', { class: 'step', 'data-key': key }, line),
-      h('div', { class: 'diff', tabindex: '0', role: 'group', 'aria-label': 'changes of ' + step.object }, step.changes.map(change => h('div', null,
-        h('b', null, change.field),
-        change.from !== undefined && h('pre', { 'data-level': 'bad' }, '− ' + change.from),
-        change.to !== undefined && h('pre', { 'data-level': 'good' }, '+ ' + change.to)))));
-    details.addEventListener('toggle', () => details.open ? open.add(key) : open.delete(key));
-    return h('li', null, details);
-  }));
+  $('steps').replaceChildren(...shown.map(stepRow));
+}
+
+function stepRow(step) {
+  const { state, seconds, startedAt, error } = step.progress;
+  const level = STEP[state];
+  const key = 'step ' + step.verb + ' ' + step.object;
+  const took = seconds !== undefined ? seconds.toFixed(1) + ' s' : state === 'running' && startedAt ? since(startedAt, 'since ') : state === 'pending' ? '' : state;
+  const line = [
+    mark(level, state === 'running'),
+    h('span', { class: 'object' }, step.verb + ' ' + step.object),
+    h('span', { class: 'took' }, step.impact !== 'none' && h('span', { class: 'tag', 'data-level': step.impact === 'restart' ? 'warn' : 'work' }, step.impact), ' ', took),
+    h('span', { class: 'why' }, step.reason),
+    error && h('span', { class: 'fail' }, error),
+  ];
+  if (!step.changes.length) return h('li', null, h('div', { class: 'step' }, line));
+  const details = h('details', { open: open.has(key) ? '' : null }, h('summary', { class: 'step', 'data-key': key }, line),
+    h('div', { class: 'diff', tabindex: '0', role: 'group', 'aria-label': 'changes of ' + step.object }, step.changes.map(change => h('div', null,
+      h('b', null, change.field),
+      change.from !== undefined && h('pre', { 'data-level': 'bad' }, '− ' + change.from),
+      change.to !== undefined && h('pre', { 'data-level': 'good' }, '+ ' + change.to)))));
+  details.addEventListener('toggle', () => details.open ? open.add(key) : open.delete(key));
+  return h('li', null, details);
 }
 
 function drawHeld() {
-  const held = doc.plan.held;
-  $('held-box').hidden = !held.length;
-  $('held-count').textContent = held.length || '';
-  $('held').replaceChildren(...held.map(one => h('li', null, mark('warn'), h('span', { class: 'object' }, one.object), h('small', null, since(one.since)), h('span', { class: 'detail' }, one.message))));
+  const { paused, queued } = doc.plan;
+  const held = doc.plan.held.filter(one => !byPause(one));
+  for (const [id, list] of [['paused', paused], ['queued', queued], ['held', held]]) {
+    $(id + '-box').hidden = !list.length;
+    $(id + '-count').textContent = list.length || '';
+  }
+  const rows = (list, level) => list.map(one => h('li', null, mark(level), h('span', { class: 'object' }, one.object), h('small', null, since(one.since)), h('span', { class: 'detail' }, one.message)));
+  $('paused').replaceChildren(...paused.map(stepRow));
+  $('queued').replaceChildren(...rows(queued, 'none'));
+  $('held').replaceChildren(...rows(held, 'warn'));
 }
 
 function drawConditions() {

@@ -309,7 +309,11 @@ pub(crate) struct Task {
 pub(crate) struct Plan {
     /// Steps in order.
     pub(crate) steps: Vec<Step>,
-    /// What is not done now, and why.
+    /// Steps that a pause holds, in the order in which they would be done.
+    pub(crate) paused: Vec<Step>,
+    /// What comes by itself after the steps, and after which.
+    pub(crate) queued: Vec<Held>,
+    /// What is held, and why; what a pause holds among it.
     pub(crate) held: Vec<Held>,
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use reconcile_core::{
     model::HostName,
-    plan::{Plan, Step},
+    plan::{Held as CoreHeld, Plan, Step},
     status::{Condition as CoreCondition, Status},
     verify::VerifyReport,
 };
@@ -153,9 +153,10 @@ impl Facts {
             })
             .collect();
         document.services = status.services.iter().cloned().map(convert::service).collect();
-        let held = plan.held.iter().map(|held| {
+        let held = |held: &CoreHeld| {
             let (object, message) = (held.object.to_string(), held.reason.to_string());
-            let before = old.plan.held.iter().find(|before| before.object == object);
+            let mut before = old.plan.held.iter().chain(&old.plan.queued);
+            let before = before.find(|before| before.object == object);
             Held {
                 since: before.map_or_else(|| now.clone(), |before| before.since.clone()),
                 host: held.object.host().map(ToString::to_string),
@@ -163,9 +164,13 @@ impl Facts {
                 object,
                 message,
             }
-        });
-        document.plan =
-            PlanOut { held: held.collect(), steps: plan.steps.iter().map(convert::step).collect() };
+        };
+        document.plan = PlanOut {
+            steps: plan.steps.iter().map(convert::step).collect(),
+            paused: plan.paused().map(convert::step).collect(),
+            queued: plan.queued().map(held).collect(),
+            held: plan.stalled().map(held).collect(),
+        };
         self.conditions(&status.conditions);
         self.status = Some(status);
         old

@@ -78,9 +78,10 @@ impl Listener for Progress {
             )),
             Event::Planned(plan) => {
                 self.line(&format!(
-                    "planned {}, {} held",
+                    "planned {}, {} queued, {} held",
                     counted(plan.steps.len(), "step"),
-                    plan.held.len()
+                    plan.queued().count(),
+                    plan.stalled().count()
                 ));
             }
             Event::StepStarted(step) => self.begin(step),

@@ -11,24 +11,27 @@ use crate::{
     windows,
 };
 
+/// What holds every step, if anything does.
+pub(super) fn pause(policy: &Policy, observed: &Observed) -> Option<HoldReason> {
+    match observed.pause() {
+        Some(pause) => Some(HoldReason::Paused(format!("{pause}; `reconcile resume` ends it"))),
+        None if policy.pause => Some(HoldReason::Paused("policy.pause is set".to_owned())),
+        None => None,
+    }
+}
+
 /// The steps in order, and all holds.
 pub(super) fn arrange(
     drafts: Drafts,
     policy: &Policy,
     observed: &Observed,
     set_aside: &SetAside,
+    pause: Option<&HoldReason>,
 ) -> (Vec<Step>, Vec<Held>) {
     let Drafts { mut steps, mut held } = drafts;
     steps.sort_by(|a, b| a.object.cmp(&b.object));
     bind(&mut steps);
-    let general = if let Some(pause) = observed.pause() {
-        Some(HoldReason::Paused(format!("{pause}; `reconcile resume` ends it")))
-    } else if policy.pause {
-        Some(HoldReason::Paused("policy.pause is set".to_owned()))
-    } else {
-        None
-    };
-    if let Some(reason) = general {
+    if let Some(reason) = pause {
         // Clients that wait in a pooler must not wait for a person.
         let (resumes, rest): (Vec<_>, Vec<_>) =
             steps.into_iter().partition(|step| matches!(step.object, ObjectId::Pooler(_)));

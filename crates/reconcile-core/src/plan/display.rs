@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Impact, Plan, Step, Verb};
+use super::{Held, Impact, Plan, Step, Verb};
 
 /// The plan as text. `details` shows every changed field.
 pub fn text(plan: &Plan, details: bool) -> String {
@@ -16,8 +16,10 @@ fn write_plan(text: &mut String, plan: &Plan, details: bool) -> std::fmt::Result
     if plan.is_converged() {
         return writeln!(text, "Cluster {} is as desired: nothing to do.", plan.cluster);
     }
-    let stalled: Vec<_> = plan.stalled().collect();
-    let queued = plan.held.len() - stalled.len();
+    let paused: Vec<_> = plan.paused().collect();
+    let queued: Vec<_> = plan.queued().collect();
+    let by_pause = |held: &&Held| paused.iter().any(|step| step.object == held.object);
+    let stalled: Vec<_> = plan.stalled().filter(|held| !by_pause(held)).collect();
     write!(text, "Plan for cluster {}: {}", plan.cluster, counted(plan.steps.len(), "step"))?;
     let impacts = [Impact::Reload, Impact::Restart, Impact::Switchover].map(|impact| {
         let steps = plan.steps.iter().filter(|step| step.impact == impact).count();
@@ -28,17 +30,26 @@ fn write_plan(text: &mut String, plan: &Plan, details: bool) -> std::fmt::Result
         let words: Vec<_> = some.map(|(steps, word)| counted(*steps, word)).collect();
         write!(text, " ({})", words.join(", "))?;
     }
-    if queued > 0 {
-        write!(text, ", {queued} queued")?;
+    if !queued.is_empty() {
+        write!(text, ", {} queued", queued.len())?;
+    }
+    if !paused.is_empty() {
+        write!(text, ", {} held by the pause", counted(paused.len(), "step"))?;
     }
     writeln!(text, ", {} held.", stalled.len())?;
-    let width = plan.steps.len().to_string().len();
+    let width = plan.steps.len().max(paused.len()).to_string().len();
     for step in &plan.steps {
-        write_step(text, step, width, details)?;
+        write_step(text, step, width, false, details)?;
     }
-    if queued > 0 {
+    if let Some(reason) = paused.first().and_then(|step| plan.reason(&step.object)) {
+        writeln!(text, "\nWould be done, were it not {reason}")?;
+        for step in &paused {
+            write_step(text, step, width, true, details)?;
+        }
+    }
+    if !queued.is_empty() {
         writeln!(text, "\nQueued, after the steps above:")?;
-        for held in plan.held.iter().filter(|held| !stalled.contains(held)) {
+        for held in queued {
             writeln!(text, "  . {}: {}", held.object, held.reason)?;
         }
     }
@@ -51,7 +62,13 @@ fn write_plan(text: &mut String, plan: &Plan, details: bool) -> std::fmt::Result
     Ok(())
 }
 
-fn write_step(text: &mut String, step: &Step, width: usize, details: bool) -> std::fmt::Result {
+fn write_step(
+    text: &mut String,
+    step: &Step,
+    width: usize,
+    paused: bool,
+    details: bool,
+) -> std::fmt::Result {
     let mark = match step.verb {
         Verb::Create => '+',
         Verb::Update => '~',
@@ -70,6 +87,9 @@ fn write_step(text: &mut String, step: &Step, width: usize, details: bool) -> st
     )?;
     if step.impact != Impact::None {
         write!(text, " [{}]", step.impact.word())?;
+    }
+    if paused {
+        write!(text, " [held by the pause]")?;
     }
     writeln!(text)?;
     if details {

@@ -53,6 +53,7 @@ impl<'a> View<'a> {
 }
 
 /// A step that is not yet placed.
+#[derive(Clone)]
 pub(super) struct Draft {
     pub(super) object: ObjectId,
     pub(super) verb: Verb,
@@ -108,7 +109,7 @@ impl Draft {
 }
 
 /// All drafts and holds of a plan in the making.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Drafts {
     pub(super) steps: Vec<Draft>,
     pub(super) held: Vec<Held>,

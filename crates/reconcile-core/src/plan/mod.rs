@@ -62,24 +62,38 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What is not done now, and why.
     pub held: Vec<Held>,
+    /// While it is paused: the plan as it would be. Nothing of it is ever executed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_pause: Option<Box<Plan>>,
 }
 
 impl Plan {
     /// What is held and will not come to pass by itself when the steps are done.
     pub fn stalled(&self) -> impl Iterator<Item = &Held> {
-        self.held.iter().filter(|held| !self.queued(held, CHAIN, false))
+        self.held.iter().filter(|held| !self.comes(held, CHAIN, false))
+    }
+
+    /// What comes by itself after the steps.
+    pub fn queued(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter().filter(|held| self.comes(held, CHAIN, false))
+    }
+
+    /// The steps that a pause holds, in order.
+    pub fn paused(&self) -> impl Iterator<Item = &Step> {
+        let without = self.without_pause.iter().flat_map(|plan| &plan.steps);
+        without.filter(|step| !self.steps.iter().any(|own| own.object == step.object))
     }
 
     /// What is held and neither comes by itself nor with a maintenance window.
     pub fn stuck(&self) -> impl Iterator<Item = &Held> {
-        self.held.iter().filter(|held| !self.queued(held, CHAIN, true))
+        self.held.iter().filter(|held| !self.comes(held, CHAIN, true))
     }
 
     /// What it waits for comes by itself; with `windows`, a window that will open does.
-    fn queued(&self, held: &Held, chain: usize, windows: bool) -> bool {
+    fn comes(&self, held: &Held, chain: usize, windows: bool) -> bool {
         let after = |object: &ObjectId| {
             let mut holds = self.held.iter().filter(|held| held.object == *object);
-            chain > 0 && holds.any(|held| self.queued(held, chain - 1, windows))
+            chain > 0 && holds.any(|held| self.comes(held, chain - 1, windows))
         };
         match &held.reason {
             HoldReason::OneAtATime(first) => self.planned(first) || windows && after(first),
@@ -89,8 +103,15 @@ impl Plan {
         }
     }
 
+    /// Why an object is held.
+    fn reason(&self, object: &ObjectId) -> Option<&HoldReason> {
+        self.held.iter().find(|held| held.object == *object).map(|held| &held.reason)
+    }
+
+    /// It is to be done, or would be without the pause.
     fn planned(&self, object: &ObjectId) -> bool {
-        self.steps.iter().any(|step| step.object == *object)
+        let mut steps = self.steps.iter().chain(self.without_pause.iter().flat_map(|p| &p.steps));
+        steps.any(|step| step.object == *object)
     }
 
     /// True if there is nothing to do and nothing is held.
@@ -289,18 +310,41 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     leaving::hold_back(&view, &mut drafts);
     drift::plan(&view, &mut drafts);
     access::plan(&view, &mut drafts);
-    let (mut steps, mut held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
-    if steps.is_empty() {
-        let drafts = draft::Drafts { steps: drift::record(&view, &held), held };
-        (steps, held) = arrange::arrange(drafts, &desired.policy, observed, set_aside);
+    let arranged = |drafts, pause: Option<&HoldReason>| {
+        let arrange =
+            |drafts| arrange::arrange(drafts, &desired.policy, observed, set_aside, pause);
+        let (mut steps, mut held) = arrange(drafts);
+        if steps.is_empty() {
+            (steps, held) = arrange(draft::Drafts { steps: drift::record(&view, &held), held });
+        }
+        Plan {
+            cluster: desired.cluster.clone(),
+            desired_digest: desired.digest(),
+            observed_digest: observed.digest(),
+            steps,
+            held,
+            without_pause: None,
+        }
+    };
+    let Some(pause) = arrange::pause(&desired.policy, observed) else {
+        return arranged(drafts, None);
+    };
+    let without = arranged(drafts.clone(), None);
+    let mut plan = arranged(drafts, Some(&pause));
+    if without.steps.is_empty() {
+        return plan;
     }
-    Plan {
-        cluster: desired.cluster.clone(),
-        desired_digest: desired.digest(),
-        observed_digest: observed.digest(),
-        steps,
-        held,
-    }
+    // What is queued or held anyway is told so; the pause holds the steps.
+    let paused = without
+        .steps
+        .iter()
+        .map(|step| Held { object: step.object.clone(), reason: pause.clone() });
+    let mut held: Vec<_> = without.held.iter().cloned().chain(paused).collect();
+    held.retain(|held| !plan.planned(&held.object));
+    held.sort_by(|a, b| a.object.cmp(&b.object).then_with(|| a.reason.cmp(&b.reason)));
+    plan.held = held;
+    plan.without_pause = Some(Box::new(without));
+    plan
 }
 
 /// Hosts whose facts are known, in order of name.

@@ -3,7 +3,7 @@
 use reconcile_core::{
     check::check,
     model::PauseNote,
-    plan::{HoldReason, Impact, plan},
+    plan::{HoldReason, Impact, plan, text},
     status::status,
     windows::{closes, is_open, next, opens},
 };
@@ -172,6 +172,17 @@ fn a_pause_holds_every_step_until_it_ends() {
     let shown = status(&desired, &observed, &held, None);
     let paused = shown.conditions.iter().find(|condition| condition.kind == "Paused").unwrap();
     assert_eq!(paused.reason, "ByCommand");
+    // What would be done is told, with its verbs, and nothing of it is a step.
+    let words = text(&held, false);
+    assert!(
+        words.starts_with("Plan for cluster main: 0 steps, 1 step held by the pause, 0 held.\n")
+    );
+    assert!(words.contains(&format!("Would be done, were it not paused: {why}\n")), "{words}");
+    assert!(words.contains("  1 ~ update node3:/etc/patroni/patroni.yml: it differs"), "{words}");
+    assert!(words.contains(" [held by the pause]\n") && !words.contains("\nHeld:"), "{words}");
+    let meant = held.without_pause.as_deref().expect("the plan as it would be");
+    assert_eq!(shown.paused[0].object, meant.steps[0].object);
+    assert_eq!((shown.pending.len(), shown.queued.len(), shown.held.len()), (0, 0, 1));
     // The checker refuses a plan that was made before.
     let mut before = observed.clone();
     before.at += 1800;
@@ -203,5 +214,32 @@ fn a_note_is_read_as_written_and_a_damaged_one_pauses() {
         let note = PauseNote::parse(damaged, "/p");
         assert!(note.lasts(u64::MAX - 1), "{damaged:?}");
         assert_eq!(note.number, 0, "whoever resumes writes a higher one");
+    }
+}
+
+/// What waits for its turn is queued in the plan and in the status, paused or not.
+#[test]
+fn what_is_queued_is_queued_everywhere() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let mut world = World::converged(&desired);
+    world.now = 1_000;
+    for host in ["node1", "node2"] {
+        let file = world.server_mut(host).files.get_mut("/etc/default/etcd").unwrap();
+        file.bytes.extend_from_slice(b"ETCD_MAX_SNAPSHOTS=9\n");
+    }
+    for paused in [false, true] {
+        world.server_mut("node3").pause = paused.then(|| note(1, 9_000));
+        let observed = world.observe(&desired);
+        let plan = plan(&desired, &observed);
+        let shown = status(&desired, &observed, &plan, None);
+        assert_eq!(shown.queued.len(), 1, "{:?}", shown.queued);
+        assert!(matches!(shown.queued[0].reason, HoldReason::OneAtATime(_)));
+        let (pending, held) = (shown.pending.len(), shown.paused.len());
+        assert_eq!((pending, held), if paused { (0, 1) } else { (1, 0) });
+        assert_eq!(shown.held.len(), usize::from(paused), "{:?}", shown.held);
+        let words = text(&plan, false);
+        let queued = format!("  . {}: one disruptive step at a time", shown.queued[0].object);
+        assert!(words.contains("1 queued") && words.contains(&queued), "{words}");
+        assert!(words.contains("0 held.") && !words.contains("\nHeld:"), "{words}");
     }
 }

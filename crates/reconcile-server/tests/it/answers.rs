@@ -1,6 +1,6 @@
 //! What is told.
 
-use reconcile_core::model::{ArchiverFact, Observation, RefusedSource, Revision};
+use reconcile_core::model::{ArchiverFact, Observation, PauseNote, RefusedSource, Revision};
 use reconcile_server::Lease;
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{Permission, Window};
@@ -26,7 +26,7 @@ fn a_converged_cluster() {
     assert_eq!(status["hosts"][0]["answerSeconds"], 0.18);
     assert_eq!(status["services"][0]["running"], 3);
     assert_eq!(status["services"][0]["tasks"].as_array().unwrap().len(), 3);
-    assert_eq!(status["plan"], json!({ "steps": [], "held": [] }));
+    assert_eq!(status["plan"], json!({ "steps": [], "paused": [], "queued": [], "held": [] }));
     assert_eq!(status["proof"]["holds"], true);
     assert!(status["lastGoodProof"].is_string());
     assert!(status["hosts"][0]["versions"]["postgresql"].is_string());
@@ -383,4 +383,31 @@ fn the_page_is_whole() {
         let kept = if outside == "http://" { xml } else { 0 };
         assert_eq!(own, kept, "{outside}");
     }
+}
+
+/// As in the plan: what waits for its turn is queued, and what a pause holds is told with its verb.
+#[test]
+fn queued_and_paused_are_not_held_alike() {
+    let (site, desired, mut world) = converged();
+    world.now = 1_000;
+    for host in ["node1", "node2"] {
+        let file = world.server_mut(host).files.get_mut("/etc/default/etcd").unwrap();
+        file.bytes.extend_from_slice(b"ETCD_MAX_SNAPSHOTS=9\n");
+    }
+    let told = |world: &World, number| {
+        pass(&site.board, &desired, world, number);
+        get(site.served.address(), "/status").json()["plan"].clone()
+    };
+    let counts = |plan: &Value| {
+        ["steps", "paused", "queued", "held"].map(|part| plan[part].as_array().unwrap().len())
+    };
+    let open = told(&world, 2);
+    assert_eq!(counts(&open), [1, 0, 1, 0], "{open}");
+    assert_eq!(open["queued"][0]["kind"], "oneAtATime");
+    let by = PauseNote { number: 1, until: 9_000, by: "ada@ops".to_owned(), reason: String::new() };
+    world.server_mut("node3").pause = Some(by);
+    let shut = told(&world, 3);
+    assert_eq!(counts(&shut), [0, 1, 1, 1], "{shut}");
+    assert_eq!(shut["paused"][0]["verb"], "update");
+    assert_eq!(shut["held"][0]["kind"], "paused");
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use comfy_table::{Table, presets};
 use reconcile_core::{
     model::{HostName, Revision},
+    plan::Held,
     ports::Fleet as _,
     status::{Condition, Maintenance, Status, Truth, status},
     windows::written,
@@ -167,12 +168,7 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
     if let Some(maintenance) = &status.maintenance {
         text.push_str(&format!("\nMaintenance window: {}\n", window(maintenance)));
     }
-    if !status.held.is_empty() {
-        text.push_str(&format!("\nHeld ({}):\n", status.held.len()));
-        for held in &status.held {
-            text.push_str(&format!("  {}: {}\n", held.object, held.reason));
-        }
-    }
+    text.push_str(&waiting(status));
     if let Some(proof) = &status.proof {
         text.push_str("\nService proof:\n");
         for proof in proof.proofs.iter().filter(|proof| wide || !proof.holds) {
@@ -195,6 +191,29 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
         }
         Some(Lately::EventsUnread(why)) => text.push_str(&format!("\n{why}\n")),
         None => {}
+    }
+    text
+}
+
+/// What is not done now: steps that a pause holds, what is queued, what is held.
+fn waiting(status: &Status) -> String {
+    let mut text = String::new();
+    let by_pause = |held: &Held| status.paused.iter().any(|step| step.object == held.object);
+    if !status.paused.is_empty() {
+        text.push_str(&format!("\nHeld by the pause ({}):\n", status.paused.len()));
+        for step in &status.paused {
+            text.push_str(&format!("  {} {}\n", step.verb.word(), step.object));
+        }
+    }
+    let held: Vec<_> = status.held.iter().filter(|held| !by_pause(held)).collect();
+    let queued: Vec<_> = status.queued.iter().collect();
+    for (title, list) in [("Queued", queued), ("Held", held)] {
+        if !list.is_empty() {
+            text.push_str(&format!("\n{title} ({}):\n", list.len()));
+        }
+        for held in list {
+            text.push_str(&format!("  {}: {}\n", held.object, held.reason));
+        }
     }
     text
 }
