@@ -7,12 +7,13 @@ use std::{
 };
 
 use reconcile_core::{
-    action::Action,
+    action::{Action, HostAction},
     model::ObjectId,
     plan::{Plan, SetAside, Step, Verb},
     ports::Retry,
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
@@ -27,6 +28,9 @@ const STUCK: Duration = Duration::from_secs(600);
 /// A pass of the watch waits no longer than this for anything: nothing is looked at meanwhile.
 const WAIT: Duration = Duration::from_secs(5);
 
+/// After so long Patroni was told to start, and only its becoming a member is waited for.
+const STARTED: Duration = Duration::from_secs(15);
+
 /// What one pass leaves alone, and how long it waits. The default is a pass of a single run: nothing
 /// is set aside, and every wait has its whole deadline.
 #[derive(Debug, Default)]
@@ -37,6 +41,8 @@ pub struct Turn {
     wait: Option<Duration>,
     /// What has been waited for over passes for as long as its deadline.
     overdue: BTreeSet<ObjectId>,
+    /// Told when there is a newer desired state.
+    pub(crate) newer: CancellationToken,
 }
 
 impl Turn {
@@ -44,6 +50,16 @@ impl Turn {
     pub(crate) fn deadline(&self, step: &Step) -> Duration {
         let whole = Duration::from_secs(step.deadline_seconds);
         self.wait.filter(|_| step.verb == Verb::Await).map_or(whole, |wait| wait.min(whole))
+    }
+
+    /// Resolves where a step only waits by now, and a newer desired state need not wait along. A first
+    /// copy of a large database takes hours and goes on without us; any other wait is a short one.
+    pub(crate) async fn let_go(&self, step: &Step) {
+        if !matches!(&step.action, Action::Host(_, HostAction::StartPatroni { .. })) {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(STARTED).await;
+        self.newer.cancelled().await;
     }
 
     /// True where a wait that ran out is no failure yet.
@@ -140,6 +156,7 @@ impl Aside {
                 .collect(),
             wait: Some(WAIT),
             overdue: overdue.map(|(object, _)| object.clone()).collect(),
+            newer: CancellationToken::new(),
         }
     }
 

@@ -69,6 +69,8 @@ pub enum Event<'a> {
     Resumed,
     /// A step was not started, since one that it needs failed or the run was asked to stop.
     StepSkipped(&'a Step),
+    /// A newer desired state was read while steps are under way; they are the last of the old one.
+    SourceAhead,
     /// A new desired state is in force.
     SourceChanged(Option<&'a Revision>),
     /// The desired state cannot be read; the last good one stays in force.

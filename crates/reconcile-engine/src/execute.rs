@@ -70,7 +70,8 @@ impl Execution {
 /// What is set aside is held by the plan already; of `turn` only the waits matter here.
 ///
 /// # Cancellation
-/// After `cancel` no further step starts; those under way are waited for.
+/// After `cancel`, or once the turn knows of a newer desired state, no further step starts; those under
+/// way are waited for. For a newer desired state a step that only waits is let go.
 pub async fn execute<F: Fleet>(
     fleet: &F,
     plan: &Plan,
@@ -112,7 +113,7 @@ async fn run<F: Fleet>(
         let mut still = Vec::with_capacity(before);
         for step in waiting {
             let host = host(step);
-            match readiness(step, execution, cancel) {
+            match readiness(step, execution, cancel, turn) {
                 Readiness::Never => {
                     execution.results.insert(step.id, StepResult::Skipped);
                     listener.hear(&Event::StepSkipped(step));
@@ -145,6 +146,14 @@ async fn run<F: Fleet>(
         if let Some(count) = busy.get_mut(host(step)) {
             *count -= 1;
         }
+        let Some(result) = result else {
+            let attempt = format!("{} {}", step.verb.word(), step.object);
+            let cause = "a newer desired state goes first";
+            let seen = EffectError::new(Some(host(step)), attempt, cause, Retry::Soon);
+            listener.hear(&Event::StepWaits { step, seen: &seen });
+            execution.results.insert(step.id, StepResult::Waiting);
+            continue;
+        };
         let result = match result {
             Err(error) if error.retry == Retry::Later && turn.has_time(step) => {
                 listener.hear(&Event::StepWaits { step, seen: &error });
@@ -165,8 +174,13 @@ enum Readiness {
     Never,
 }
 
-fn readiness(step: &Step, execution: &Execution, cancel: &CancellationToken) -> Readiness {
-    if cancel.is_cancelled() {
+fn readiness(
+    step: &Step,
+    execution: &Execution,
+    cancel: &CancellationToken,
+    turn: &Turn,
+) -> Readiness {
+    if cancel.is_cancelled() || turn.newer.is_cancelled() {
         return Readiness::Never;
     }
     let mut readiness = Readiness::Now;
@@ -193,35 +207,37 @@ fn host(step: &Step) -> &HostName {
 /// the step counts as hung.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// None: the step was let go, and what it waits for comes without it.
 async fn perform<'a, F: Fleet>(
     fleet: &F,
     step: &'a Step,
     unnoted: Option<String>,
     listener: &dyn Listener,
     turn: &Turn,
-) -> (&'a Step, Result<(), EffectError>, Duration) {
+) -> (&'a Step, Option<Result<(), EffectError>>, Duration) {
     let started = Instant::now();
     if let Some(cause) = unnoted {
         let attempt = format!("{} {}", step.verb.word(), step.object);
         let error = EffectError::new(None, attempt, format!("not begun: {cause}"), Retry::Later);
-        return (step, Err(error), started.elapsed());
+        return (step, Some(Err(error)), started.elapsed());
     }
     if let Some(order) = Order::of_action(&step.action) {
         // Not under a deadline of its own: it bounds each part, and RESUME must not be cut off.
         let result = switch_over(fleet.switching(), &order, listener).await;
         let result = result.map(|_| ()).map_err(|error| error.of_step(&order));
-        return (step, result, started.elapsed());
+        return (step, Some(result), started.elapsed());
     }
     let deadline = turn.deadline(step);
-    let result =
-        match tokio::time::timeout(deadline + GRACE, fleet.perform(&step.action, deadline)).await {
-            Ok(result) => result,
-            Err(_) => Err(EffectError::new(
-                Some(host(step)),
-                format!("{} {}", step.verb.word(), step.object),
-                format!("not done within {} s", deadline.as_secs()),
-                Retry::Later,
-            )),
-        };
+    let work = tokio::time::timeout(deadline + GRACE, fleet.perform(&step.action, deadline));
+    let result = tokio::select! {
+        biased;
+        done = work => Some(done.unwrap_or_else(|_| Err(EffectError::new(
+            Some(host(step)),
+            format!("{} {}", step.verb.word(), step.object),
+            format!("not done within {} s", deadline.as_secs()),
+            Retry::Later,
+        )))),
+        () = turn.let_go(step) => None,
+    };
     (step, result, started.elapsed())
 }

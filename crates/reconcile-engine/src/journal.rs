@@ -190,6 +190,7 @@ impl Listener for Journal<'_> {
             Event::SourceBroken(refused) => {
                 self.append("refused", json!({ "report": refused.to_string() }), true);
             }
+            Event::SourceAhead => self.append("source-ahead", json!({}), false),
             Event::SourceChanged(revision) => {
                 let entry =
                     revision.map_or_else(|| json!({}), |commit| json!({ "commit": commit }));

@@ -12,13 +12,17 @@ use reconcile_core::{
     ports::Fleet,
     verify::VerifyReport,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     aside::Aside,
     backoff::Backoff,
     events::{Event, Listener},
+    execute::Execution,
     pass::run,
 };
 
@@ -84,7 +88,49 @@ pub trait Prove<F>: Send + Sync {
     ) -> impl Future<Output = VerifyReport> + Send;
 }
 
+/// What the source told while something was under way, to be taken after it.
+struct Ahead<F> {
+    current: Box<Current<F>>,
+    /// What came after it and cannot be read.
+    broken: Option<RefusedSource>,
+}
+
+/// Carries something out and looks at the source meanwhile. Where that has another desired state,
+/// `newer` is told, so that what is under way is the last of it.
+async fn meanwhile<S: Source, T>(
+    work: impl Future<Output = T>,
+    source: &mut S,
+    generation: &str,
+    newer: &CancellationToken,
+    poll: &mut Interval,
+    listener: &dyn Listener,
+) -> (T, Option<Ahead<S::Fleet>>) {
+    let mut work = std::pin::pin!(work);
+    let mut ahead: Option<Ahead<S::Fleet>> = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return (done, ahead),
+            _ = poll.tick() => match (source.refresh(), &mut ahead) {
+                (Refresh::Unchanged, _) => {}
+                (Refresh::Changed(current), _) => {
+                    if !newer.is_cancelled() && current.desired.digest() != generation {
+                        listener.hear(&Event::SourceAhead);
+                        newer.cancel();
+                    }
+                    ahead = Some(Ahead { current, broken: None });
+                }
+                (Refresh::Broken(refused), Some(ahead)) => ahead.broken = Some(refused),
+                (Refresh::Broken(refused), None) => listener.hear(&Event::SourceBroken(&refused)),
+            },
+        }
+    }
+}
+
 /// Watches until `stop`. `dirty` takes triggers; a closed channel only means that none will come.
+///
+/// A desired state that is read during a pass is taken after the steps at hand; what only waits is cut
+/// short for it.
 ///
 /// # Cancellation
 /// After `stop` the steps at hand are finished and nothing further begins.
@@ -108,20 +154,25 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
     let mut poll = tokio::time::interval(rhythm.poll);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut triggers = true;
+    let mut ahead: Option<Ahead<S::Fleet>> = None;
     while !stop.is_cancelled() {
+        if let Some(Ahead { current: new, broken }) = ahead.take() {
+            listener.hear(&Event::SourceChanged(new.revision.as_ref()));
+            if let Some(refused) = broken {
+                listener.hear(&Event::SourceBroken(&refused));
+            }
+            current = Some(new);
+            aside = Aside::default();
+            backoff.reset();
+            due = Instant::now();
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             _ = poll.tick() => {
                 match source.refresh() {
                     Refresh::Unchanged => {}
-                    Refresh::Changed(new) => {
-                        listener.hear(&Event::SourceChanged(new.revision.as_ref()));
-                        current = Some(new);
-                        aside = Aside::default();
-                        backoff.reset();
-                        due = Instant::now();
-                    }
+                    Refresh::Changed(current) => ahead = Some(Ahead { current, broken: None }),
                     Refresh::Broken(refused) => listener.hear(&Event::SourceBroken(&refused)),
                 }
                 listener.hear(&Event::Tick);
@@ -144,7 +195,11 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
         tracing::debug!(number, "pass");
         listener.hear(&Event::PassStarted(number));
         let started = Instant::now();
-        let outcome = run(&current.fleet, &current.desired, listener, stop, &aside.now()).await;
+        let (turn, generation) = (aside.now(), current.desired.digest());
+        let pass = run(&current.fleet, &current.desired, listener, stop, &turn);
+        let pass = meanwhile(pass, source, &generation, &turn.newer, &mut poll, listener);
+        let outcome;
+        (outcome, ahead) = pass.await;
         ended = Instant::now();
         let (pass, execution) = match outcome {
             Ok(outcome) => outcome,
@@ -162,6 +217,9 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
         changed |= execution.done() > 0;
         let again = aside.note(&pass.plan, &execution, rhythm.jitter);
         backoff.reset();
+        if ahead.is_some() {
+            continue;
+        }
         if execution.done() > 0 && !again {
             due = Instant::now();
             continue;
@@ -173,21 +231,27 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
         if soon || last_proof.unwrap_or(begun).elapsed() >= rhythm.prove_every {
             let commit = converged && changed;
             listener.hear(&Event::Verifying);
-            let report = prover.prove(current, &pass.observed, commit).await;
+            let proof = prover.prove(current, &pass.observed, commit);
+            let proof = meanwhile(proof, source, &generation, &turn.newer, &mut poll, listener);
+            let report;
+            (report, ahead) = proof.await;
             listener.hear(&Event::Verified(&report));
             changed &= !(commit && report.holds());
             last_proof = Some(Instant::now());
         }
-        let now = Instant::now();
-        due = now + rhythm.interval.mul_f64(1.0 - (rhythm.jitter)() / 10.0);
-        due = aside.due().map_or(due, |rested| due.min(rested));
-        if execution.waits() {
-            due = due.min(now + WAIT_GAP);
-        }
-        if again && execution.held_back {
-            // What failed is set aside from now on: the disruptive step has its turn before that
-            // is tried again.
-            due = now;
-        }
+        due = next_look(rhythm, &aside, &execution, again);
     }
+}
+
+/// When to look again where nobody tells of anything.
+fn next_look(rhythm: Rhythm, aside: &Aside, execution: &Execution, again: bool) -> Instant {
+    let now = Instant::now();
+    if again && execution.held_back {
+        // What failed is set aside from now on: the disruptive step has its turn before that is tried
+        // again.
+        return now;
+    }
+    let due = now + rhythm.interval.mul_f64(1.0 - (rhythm.jitter)() / 10.0);
+    let due = aside.due().map_or(due, |rested| due.min(rested));
+    if execution.waits() { due.min(now + WAIT_GAP) } else { due }
 }

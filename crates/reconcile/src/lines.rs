@@ -83,6 +83,9 @@ impl Listener for Lines {
         let say = &self.say;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
+            Event::SourceAhead => {
+                say("a newer desired state was read; it is taken after the steps at hand");
+            }
             Event::SourceChanged(None) => say("the desired state was read"),
             Event::SourceChanged(Some(revision)) => say(&format!("in force: {revision}")),
             Event::SourceBroken(refused) => {

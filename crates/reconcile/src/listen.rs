@@ -157,6 +157,7 @@ impl Listener for Publish<'_> {
             Event::PassEnded { took, done, failed } => board.pass_ended(*took, *done, *failed),
             Event::Verified(report) => board.verified(report),
             Event::Tick
+            | Event::SourceAhead
             | Event::Planned(_)
             | Event::StepWaits { .. }
             | Event::Verifying

@@ -59,6 +59,7 @@ impl Listener for Progress {
     fn hear(&self, event: &Event<'_>) {
         match event {
             Event::PassStarted(_)
+            | Event::SourceAhead
             | Event::SourceChanged(_)
             | Event::Looked { .. }
             | Event::PassEnded { .. }

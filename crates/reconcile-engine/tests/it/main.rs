@@ -9,6 +9,7 @@ mod journal;
 mod lease;
 mod leaving;
 mod model;
+mod newer;
 mod passwords;
 mod reach;
 mod roll;

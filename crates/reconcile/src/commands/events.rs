@@ -69,6 +69,9 @@ pub(super) fn what(entry: &Value) -> String {
         }
         "skipped" => format!("skip  {}", text("object")),
         "as-desired" => "the cluster is as desired".to_owned(),
+        "source-ahead" => {
+            "a newer desired state was read; the steps at hand are the last".to_owned()
+        }
         "source-changed" => serde_json::from_value::<Revision>(entry["commit"].clone())
             .map_or_else(
                 |_| "the desired state was read".to_owned(),
