@@ -228,7 +228,7 @@ pub fn status(
         (host.swarm != "-")
             .then_some(host.swarm == "leader" || host.swarm == "manager" || host.swarm == "worker")
     }));
-    conditions.push(utilities(&services));
+    conditions.push(utilities(&services, observed.swarm.reason().filter(|_| !services.is_empty())));
     conditions.push(topology::leaving(desired, observed));
     conditions.push(topology::orphans(desired, observed));
     Status {
@@ -299,19 +299,33 @@ fn ready(pending: usize, held: usize, proof: Option<&VerifyReport>) -> Condition
     Condition { kind: "Ready", status, reason, message }
 }
 
-fn utilities(services: &[ServiceStatus]) -> Condition {
-    let whole = |service: &&ServiceStatus| service.running.is_some_and(|run| run >= service.wanted);
-    let running = services.iter().filter(whole).count();
-    let unknown = services.iter().any(|service| service.running.is_none());
-    let (status, reason) = if unknown {
-        (Truth::Unknown, "SwarmUnknown")
-    } else if running == services.len() {
-        (Truth::True, "AllTasksRun")
-    } else {
-        (Truth::False, "TasksMissing")
-    };
-    let message = format!("{running} of {} services run all their tasks", services.len());
-    Condition { kind: "UtilitiesHealthy", status, reason, message }
+fn utilities(services: &[ServiceStatus], unknown: Option<&str>) -> Condition {
+    let kind = "UtilitiesHealthy";
+    let all = services.len();
+    if let Some(why) = unknown {
+        let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+        let message = format!("not observed: {why}; expected: {}", names.join(", "));
+        return Condition { kind, status: Truth::Unknown, reason: "SwarmUnknown", message };
+    }
+    let runs = |service: &ServiceStatus| service.running.unwrap_or(0);
+    let (whole, lacking): (Vec<_>, Vec<_>) =
+        services.iter().partition(|service| runs(service) >= service.wanted);
+    if lacking.is_empty() {
+        let message = format!("{all} of {all} services run all their tasks");
+        return Condition { kind, status: Truth::True, reason: "AllTasksRun", message };
+    }
+    let mut message = format!("{} of {all} services run all their tasks", whole.len());
+    let (absent, partly): (Vec<_>, Vec<_>) =
+        lacking.into_iter().partition(|service| runs(service) == 0);
+    if !absent.is_empty() {
+        let names: Vec<_> = absent.iter().map(|service| service.name.as_str()).collect();
+        message.push_str(&format!("; missing: {}", names.join(", ")));
+    }
+    for service in partly {
+        let (name, runs, wanted) = (&service.name, runs(service), service.wanted);
+        message.push_str(&format!("; {name} runs {runs} of {wanted} tasks"));
+    }
+    Condition { kind, status: Truth::False, reason: "TasksMissing", message }
 }
 
 fn layer(
@@ -331,7 +345,16 @@ fn layer(
     } else {
         (Truth::False, "Degraded")
     };
-    Condition { kind, status, reason, message: format!("{good} of {} {what}", concerned.len()) }
+    let mut message = format!("{good} of {} {what}", concerned.len());
+    let silent: Vec<_> = concerned
+        .iter()
+        .filter(|(host, _)| host.unreachable.is_some())
+        .map(|(host, _)| host.name.as_str())
+        .collect();
+    if !silent.is_empty() {
+        message.push_str(&format!("; not observed: {}", silent.join(", ")));
+    }
+    Condition { kind, status, reason, message }
 }
 
 fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostStatus {

@@ -37,6 +37,7 @@ pub struct Held {
     until: Mutex<Instant>,
     lost: CancellationToken,
     asked: CancellationToken,
+    give_back: Mutex<Option<GiveBack>>,
 }
 
 impl Held {
@@ -50,6 +51,7 @@ impl Held {
             until: Mutex::new(Instant::now()),
             lost,
             asked: CancellationToken::new(),
+            give_back: Mutex::default(),
         })
     }
 
@@ -80,6 +82,11 @@ impl Held {
         &self.asked
     }
 
+    /// Why it is to be given back, once [`Held::asked`] is cancelled.
+    pub fn give_back(&self) -> Option<GiveBack> {
+        self.give_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// An error unless it holds; for asking right before an effect.
     pub fn check(&self, host: Option<&HostName>) -> Result<(), EffectError> {
         if self.holds() {
@@ -93,6 +100,29 @@ impl Held {
     pub fn claimant(&self) -> &Claimant {
         &self.claimant
     }
+}
+
+/// Why a lease that holds is given back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GiveBack {
+    /// Somebody asked for it.
+    #[error("{by} asked for it")]
+    Asked {
+        /// Who.
+        by: String,
+    },
+    /// A server that did not answer when it was won would refuse our effects.
+    #[error("{host} knows number {token} as {holder}'s, and this one has {own}")]
+    Outdated {
+        /// Which.
+        host: HostName,
+        /// The number that it knows.
+        token: u64,
+        /// Whose that is.
+        holder: String,
+        /// Our number.
+        own: u64,
+    },
 }
 
 /// Why the lease was not won.
@@ -230,7 +260,7 @@ async fn attempt<V: Voters>(port: &V, holder: &str, wait: Wait) -> Result<Arc<He
         port.carry(&claimant);
         let until = Mutex::new(asked + TTL.saturating_sub(MARGIN));
         let (lost, asked) = (CancellationToken::new(), CancellationToken::new());
-        return Ok(Arc::new(Held { claimant, until, lost, asked }));
+        return Ok(Arc::new(Held { claimant, until, lost, asked, give_back: Mutex::default() }));
     }
     // What was granted must not keep others waiting.
     ballot(port, &all, &Ballot::Release(claimant)).await;
@@ -255,11 +285,20 @@ pub async fn keep<V: Voters>(port: &V, held: &Held) {
             let holder = &held.claimant.holder;
             // It did not answer when this lease was won and remembers one that is over.
             let objects = |vote: &Vote| !vote.granted && vote.left_ms == 0;
-            if votes
-                .iter()
-                .flatten()
-                .any(|vote| objects(vote) || asked_by_other(vote, holder).is_some())
-            {
+            let why = all.iter().zip(&votes).find_map(|(host, vote)| {
+                let vote = vote.as_ref().ok()?;
+                if let Some(by) = asked_by_other(vote, holder) {
+                    return Some(GiveBack::Asked { by: by.to_owned() });
+                }
+                objects(vote).then(|| GiveBack::Outdated {
+                    host: host.clone(),
+                    token: vote.token,
+                    holder: vote.holder.clone(),
+                    own: held.claimant.token,
+                })
+            });
+            if let Some(why) = why {
+                held.give_back.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
                 held.asked.cancel();
             }
             if granted >= needed {

@@ -3,7 +3,7 @@
 use std::{process, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
-use reconcile_engine::lease::{self, Held, LeaseError, Wait};
+use reconcile_engine::lease::{self, GiveBack, Held, LeaseError, Wait};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -82,21 +82,44 @@ impl Lease {
     }
 }
 
+/// Why the lease is given back, for people.
+pub(crate) fn given_back(why: Option<GiveBack>) -> String {
+    match why {
+        Some(GiveBack::Asked { by }) => {
+            let (name, process) = named(&by);
+            format!("the lease was given back: {name} (process {process}) asked for it")
+        }
+        Some(GiveBack::Outdated { host, token, holder, own }) => {
+            let (name, process) = named(&holder);
+            format!(
+                "the lease was given back: {host} knows number {token} of {name} (process {process}) and would refuse ours, {own}; a newer one is asked for"
+            )
+        }
+        None => "the lease was given back".to_owned(),
+    }
+}
+
+/// `user@machine` and the process of a holder.
+fn named(holder: &str) -> (&str, &str) {
+    let mut words = holder.split('/');
+    (words.next().unwrap_or("-"), words.next().unwrap_or("-"))
+}
+
 /// The error for people: a holder's name without what only makes it unique.
 pub(crate) fn told(error: &LeaseError) -> String {
     match error {
         LeaseError::Busy { holder, host } => {
-            let name = holder.split('/').next().unwrap_or("-");
+            let (name, _) = named(holder);
             format!("a step of {name}, which is gone, is not over yet on {host}")
         }
         LeaseError::Asked { by } => {
-            let name = by.split('/').next().unwrap_or("-");
+            let (name, _) = named(by);
             format!("{name} asked for the lease of this cluster")
         }
         LeaseError::Taken { holder } => {
-            let mut words = holder.split('/');
-            let (name, process) = (words.next().unwrap_or("-"), words.next().unwrap_or("-"));
-            let since = words.next().and_then(|since| since.parse::<u64>().ok()).unwrap_or(0);
+            let (name, process) = named(holder);
+            let since =
+                holder.split('/').nth(2).and_then(|since| since.parse::<u64>().ok()).unwrap_or(0);
             let (hours, minutes) = (since / 3600 % 24, since / 60 % 60);
             format!(
                 "{name} (process {process}) holds the lease of this cluster, since {hours:02}:{minutes:02}Z"
@@ -121,4 +144,23 @@ pub(crate) fn who() -> String {
     let machine = plain(&read("/proc/sys/kernel/hostname"));
     let user = plain(&std::env::var("USER").unwrap_or_else(|_| "operator".to_owned()));
     format!("{user}@{machine}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_it_is_given_back_is_one_of_two() {
+        let asked = GiveBack::Asked { by: "ada@ops1/4711/1795341600".to_owned() };
+        assert_eq!(
+            given_back(Some(asked)),
+            "the lease was given back: ada@ops1 (process 4711) asked for it"
+        );
+        let host = reconcile_core::model::HostName::new("node3");
+        let holder = "eve@ops2/12/1795341600".to_owned();
+        let outdated = given_back(Some(GiveBack::Outdated { host, token: 9, holder, own: 8 }));
+        assert!(outdated.contains("node3 knows number 9 of eve@ops2 (process 12)"), "{outdated}");
+        assert!(outdated.contains("would refuse ours, 8") && !outdated.contains("asked for it"));
+    }
 }

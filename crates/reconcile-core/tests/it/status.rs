@@ -1,10 +1,10 @@
 //! What a status tells is what runs, and beside it what is to run.
 
 use reconcile_core::{
-    model::{Observation, PatroniRole},
+    model::{Observation, Observed, PatroniRole},
     plan::plan,
     primary::primary,
-    status::status,
+    status::{Truth, status},
 };
 use reconcile_sim::{World, fixture};
 
@@ -53,4 +53,44 @@ fn the_primary_is_named_only_where_it_is_known() {
     two.hosts.insert(other.clone(), facts);
     let several = primary(&desired, &two).expect_err("there are two");
     assert!(several.to_string().starts_with("more than one"), "{several}");
+}
+
+/// What is expected, and what is seen of it.
+#[test]
+fn utilities_are_told_apart_by_what_is_seen() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let told = |observed: &Observed| {
+        let plan = plan(&desired, observed);
+        let shown = status(&desired, observed, &plan, None);
+        let mut all = shown.conditions.into_iter();
+        let found = all.find(|condition| condition.kind == "UtilitiesHealthy").unwrap();
+        (found.status, found.reason, found.message)
+    };
+    let names = "db-utils_haproxy, db-utils_router, db-utils_pgbouncer, db-utils_pgbouncer-read";
+    let observed = World::converged(&desired).observe(&desired);
+    let well = "4 of 4 services run all their tasks".to_owned();
+    assert_eq!(told(&observed), (Truth::True, "AllTasksRun", well));
+
+    let bare = World::bare(&desired).observe(&desired);
+    let (status, reason, message) = told(&bare);
+    assert_eq!((status, reason), (Truth::False, "TasksMissing"));
+    assert!(message.starts_with("0 of 4 services run all their tasks; missing: db-utils_"));
+    for name in names.split(", ") {
+        assert!(message.contains(name), "{message}");
+    }
+
+    let mut silent = observed.clone();
+    silent.swarm = Observation::unknown("no manager answers");
+    let (status, reason, message) = told(&silent);
+    assert_eq!((status, reason), (Truth::Unknown, "SwarmUnknown"));
+    assert!(
+        message.starts_with("not observed: no manager answers; expected: db-utils_"),
+        "{message}"
+    );
+
+    let mut partly = observed.clone();
+    let Observation::Known(Some(swarm)) = &mut partly.swarm else { panic!() };
+    swarm.services.get_mut("db-utils_router").unwrap().tasks.pop();
+    let message = told(&partly).2;
+    assert_eq!(message, "3 of 4 services run all their tasks; db-utils_router runs 2 of 3 tasks");
 }

@@ -13,7 +13,7 @@ use reconcile_core::{
     model::HostName,
     ports::{EffectError, Retry},
 };
-use reconcile_engine::lease::{LeaseError, Wait, keep, release, win};
+use reconcile_engine::lease::{GiveBack, LeaseError, Wait, keep, release, win};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +82,9 @@ async fn a_token_that_a_server_gave_to_another_is_not_taken() {
         () = keep(&room, &held) => panic!("it was lost"),
     }
     assert!(held.holds(), "until it is given back");
+    let (host, holder) = (HostName::new("2"), "other".to_owned());
+    let why = GiveBack::Outdated { host, token: 7, holder, own: 7 };
+    assert_eq!(held.give_back(), Some(why), "nobody asked for it");
     release(&room, &held).await;
     assert_eq!(wins(&room, patience).await, Ok(8));
     for voter in 0..3 {
@@ -119,4 +122,19 @@ async fn who_was_refused_by_one_gives_back_what_the_others_granted() {
     let patience = Wait::For(Duration::from_secs(20));
     let held = win(&race, "us", patience, || 0.7, |_| {}, &never).await.unwrap();
     assert_eq!(held.claimant().token, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asked_for_it_is_named() {
+    let room = Room::new();
+    let never = CancellationToken::new();
+    let once = Wait::For(Duration::ZERO);
+    let held = win(&room, "us", once, || 0.7, |_| {}, &never).await.unwrap();
+    assert_eq!(held.give_back(), None);
+    room.ask(1, &Ballot::Ask("them".to_owned()));
+    tokio::select! {
+        () = held.asked().cancelled() => {}
+        () = keep(&room, &held) => panic!("it was lost"),
+    }
+    assert_eq!(held.give_back(), Some(GiveBack::Asked { by: "them".to_owned() }));
 }

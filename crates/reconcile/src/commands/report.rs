@@ -1,8 +1,11 @@
 //! `reconcile report`: a bundle for whoever is to help, without secrets.
 
 use std::{
-    collections::BTreeMap, fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    collections::BTreeMap,
+    fs::OpenOptions,
+    io::{ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
 };
 
 use reconcile_core::{plan, status::status};
@@ -38,6 +41,12 @@ pub(super) async fn run(cli: &Cli, arguments: &ReportArgs) -> Result<Outcome, Fa
     let [spec] = source.clusters.as_slice() else {
         return Err(Failure::usage("a report is of one cluster").hint("choose it with --cluster"));
     };
+    let name = format!("reconcile-report-{}", spec.name);
+    let path = arguments.out.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.tar")));
+    // Said before the servers are asked for all that, and not after.
+    if std::fs::symlink_metadata(&path).is_ok() {
+        return Err(there_already(&path));
+    }
     let prepared = prepare(spec, &source.base)?;
     let mut files = BTreeMap::new();
     let mut add = |name: String, text: &str| files.insert(name, redact(text, &prepared.secrets));
@@ -74,10 +83,9 @@ pub(super) async fn run(cli: &Cli, arguments: &ReportArgs) -> Result<Outcome, Fa
         let (text, faults) = collect(&prepared, &component, None, REACH).await;
         add(format!("logs/{component}.txt"), &(text + &faults.join("\n")));
     }
-    let name = format!("reconcile-report-{}", spec.name);
-    let path = arguments.out.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.tar")));
-    let fail = |error: std::io::Error| {
-        Failure::from_error(format!("write the report {}", path.display()), &error)
+    let fail = |error: std::io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => there_already(&path),
+        _ => Failure::from_error(format!("write the report {}", path.display()), &error),
     };
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(&fail)?;
@@ -88,6 +96,12 @@ pub(super) async fn run(cli: &Cli, arguments: &ReportArgs) -> Result<Outcome, Fa
         files.len()
     ))?;
     Ok(Outcome::Done)
+}
+
+/// A bundle that is there is not written over: it may be the one that was looked at.
+fn there_already(path: &Path) -> Failure {
+    Failure::new(format!("{} is there already and is not written over", path.display()))
+        .hint("name another with `--out FILE`, or move that one away")
 }
 
 /// A tar archive (ustar) of texts. The names are our own and short.

@@ -18,7 +18,7 @@ use crate::{
     failure::{Failure, Outcome},
     fleet::RealFleet,
     follow::Followed,
-    lease::Lease,
+    lease::{Lease, given_back},
     lines::Lines,
     listen::Publish,
     notify::{Notify, Told},
@@ -90,6 +90,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         });
         watch(&mut source, &prover, &mut triggers, rhythm, &journal, &until).await;
         let asked = lease.held.asked().is_cancelled() && lease.held.holds();
+        let lease_given_back = given_back(lease.held.give_back());
         lease.release().await;
         if stop.is_cancelled() {
             break;
@@ -99,7 +100,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
             continue;
         }
         if asked {
-            say("the lease was given back: somebody asked for it, or a server knows a newer one");
+            say(&lease_given_back);
             continue;
         }
         say("the lease was lost; another operator may act by now");

@@ -50,7 +50,13 @@ fn a_report_is_a_readable_archive_without_any_secret() {
         assert!(read(&format!("logs/{component}.txt")).contains("read the log of"), "{component}");
     }
     // What is there is not written over.
-    assert_eq!(report().status.code(), Some(1));
+    let before = fs::read(&archive).expect("read");
+    let again = report();
+    assert_eq!(again.status.code(), Some(1));
+    let said = stderr(&again);
+    assert!(said.contains("r.tar is there already and is not written over"), "{said}");
+    assert!(said.contains("name another with `--out FILE`"), "{said}");
+    assert_eq!(fs::read(&archive).expect("read"), before);
 }
 
 #[test]
