@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use futures::future::join_all;
-use reconcile_core::verify::{Front, Proof, VerifyReport, VerifyRequest};
+use reconcile_core::verify::{Front, Proof, VerifyReport, VerifyRequest, Way};
 use reconcile_dial::Dialer;
 use tokio::time::{Instant, sleep};
 
@@ -29,11 +29,13 @@ pub async fn verify(dialer: &dyn Dialer, request: &VerifyRequest) -> VerifyRepor
 async fn prove(dialer: &dyn Dialer, request: &VerifyRequest, front: &Front) -> Vec<Proof> {
     let deed = if request.commit { "commit" } else { "write" };
     let settle = if request.commit { SETTLE } else { Duration::ZERO };
-    let write = proof(deed, front, persist(settle, || write(dialer, request, front))).await;
+    let write =
+        proof(deed, Way::Write, front, persist(settle, || write(dialer, request, front))).await;
     let written = write.holds;
     let mut proofs = vec![write];
     if let Some(port) = front.read_port {
-        let read = proof("read", front, read(dialer, request, front, port, written)).await;
+        let read =
+            proof("read", Way::Read, front, read(dialer, request, front, port, written)).await;
         proofs.push(read);
     }
     proofs
@@ -41,6 +43,7 @@ async fn prove(dialer: &dyn Dialer, request: &VerifyRequest, front: &Front) -> V
 
 async fn proof(
     deed: &str,
+    way: Way,
     front: &Front,
     work: impl Future<Output = Result<String, Failure>>,
 ) -> Proof {
@@ -49,6 +52,7 @@ async fn proof(
     Proof {
         what: format!("{deed} through {} on {}", front.through, front.host),
         host: Some(front.host.clone()),
+        way: Some(way),
         holds: seen.is_ok(),
         millis: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         detail: seen.unwrap_or_else(|failure| failure.cause),

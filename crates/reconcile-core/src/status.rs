@@ -18,7 +18,7 @@ use crate::{
         PatroniRole,
     },
     plan::{Held, Plan, Verb, counted},
-    verify::VerifyReport,
+    verify::{Serves, VerifyReport},
 };
 
 /// The status of a cluster.
@@ -283,10 +283,12 @@ fn ready(pending: usize, held: usize, proof: Option<&VerifyReport>) -> Condition
             (Truth::False, "NotConverged", format!("{} pending", counted(pending, "step")))
         }
         Some(proof) if !proof.holds() => {
-            let failed = proof.proofs.iter().find(|proof| !proof.holds);
-            let why = failed
-                .map_or_else(String::new, |proof| format!("{}: {}", proof.what, proof.detail));
-            (Truth::False, "ProofFailed", why)
+            let reason = match proof.serves() {
+                Serves::Partly => "PartlyServing",
+                Serves::Not => "NotServing",
+                Serves::Wholly | Serves::InDoubt => "ProofFailed",
+            };
+            (Truth::False, reason, proof.told())
         }
         _ if held > 0 => (Truth::False, "Held", format!("{} held", counted(held, "object"))),
         Some(proof) => (

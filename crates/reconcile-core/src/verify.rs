@@ -1,5 +1,7 @@
 //! The service proof: what to try end to end, and what came of it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::{
@@ -40,6 +42,16 @@ pub struct Front {
     pub through: String,
 }
 
+/// What a way in is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Way {
+    /// Writes.
+    Write,
+    /// Reads.
+    Read,
+}
+
 /// One proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -48,6 +60,9 @@ pub struct Proof {
     pub what: String,
     /// Server concerned.
     pub host: Option<HostName>,
+    /// Of a client's way in, through that server: what for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
     /// Whether it held.
     pub holds: bool,
     /// How long it took, in milliseconds.
@@ -64,10 +79,89 @@ pub struct VerifyReport {
     pub proofs: Vec<Proof>,
 }
 
+/// How far the cluster serves its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// Every proof holds.
+    Wholly,
+    /// Every way in serves, and something else does not hold.
+    InDoubt,
+    /// Some ways in serve, others do not.
+    Partly,
+    /// No way in serves.
+    Not,
+}
+
 impl VerifyReport {
     /// True if every proof holds and there is at least one.
     pub fn holds(&self) -> bool {
         !self.proofs.is_empty() && self.proofs.iter().all(|proof| proof.holds)
+    }
+
+    /// How far it serves.
+    pub fn serves(&self) -> Serves {
+        let (good, bad) = self.ways();
+        match (good.len(), bad.len()) {
+            _ if self.holds() => Serves::Wholly,
+            (0, 0) if self.proofs.is_empty() => Serves::Not,
+            (_, 0) => Serves::InDoubt,
+            (0, _) if self.good(Way::Write) + self.good(Way::Read) == 0 => Serves::Not,
+            _ => Serves::Partly,
+        }
+    }
+
+    /// How many ways in of a kind serve.
+    fn good(&self, way: Way) -> usize {
+        self.proofs.iter().filter(|proof| proof.way == Some(way) && proof.holds).count()
+    }
+
+    /// The servers through which all serves, and those through which something does not.
+    fn ways(&self) -> (BTreeSet<&HostName>, BTreeSet<&HostName>) {
+        let ways = || self.proofs.iter().filter(|proof| proof.way.is_some());
+        let bad: BTreeSet<_> =
+            ways().filter(|proof| !proof.holds).filter_map(|proof| proof.host.as_ref()).collect();
+        let all = ways().filter_map(|proof| proof.host.as_ref());
+        (all.filter(|host| !bad.contains(host)).collect(), bad)
+    }
+
+    /// What does not serve and what does, in one sentence; what fails is named once, the rest counted.
+    pub fn told(&self) -> String {
+        let (good, bad) = self.ways();
+        let all = good.len() + bad.len();
+        let names = |hosts: &BTreeSet<&HostName>| {
+            hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let mut failed: Vec<_> = self.proofs.iter().filter(|proof| !proof.holds).collect();
+        // A way in that fails tells clients more than what it may come of.
+        failed.sort_by_key(|proof| proof.way.is_none());
+        let why = failed.first().map_or_else(String::new, |proof| {
+            let more = failed.len() - 1;
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            format!("{}: {}{more}", proof.what, proof.detail)
+        });
+        match self.serves() {
+            Serves::Wholly => "all ways in serve".to_owned(),
+            Serves::InDoubt if all == 0 => why,
+            Serves::InDoubt => format!("{all} of {all} ways in serve, but {why}"),
+            Serves::Not if self.proofs.is_empty() => "nothing could be proven".to_owned(),
+            Serves::Not => format!("none of {all} ways in serves: {why}"),
+            Serves::Partly if !good.is_empty() => {
+                let does = if good.len() == 1 { "serves" } else { "serve" };
+                format!(
+                    "{} of {all} ways in {does} ({}), {} not: {why}",
+                    good.len(),
+                    names(&good),
+                    names(&bad),
+                )
+            }
+            Serves::Partly if self.good(Way::Write) == 0 => {
+                format!(
+                    "no way in takes writes, {} of {all} serve reads: {why}",
+                    self.good(Way::Read)
+                )
+            }
+            Serves::Partly => format!("none of {all} ways in serves wholly: {why}"),
+        }
     }
 }
 
@@ -77,6 +171,7 @@ pub fn observed_proofs(desired: &Desired, observed: &Observed) -> Vec<Proof> {
     let proof = |what: String, host: Option<&HostName>, holds: bool, detail: String| Proof {
         what,
         host: host.cloned(),
+        way: None,
         holds,
         millis: 0,
         detail,

@@ -14,7 +14,7 @@ use reconcile_core::{
     desired::Desired,
     model::{PauseNote, RefusedSource, Revision},
     plan::plan,
-    verify::{Proof, VerifyReport, observed_proofs},
+    verify::{Proof, VerifyReport, Way, observed_proofs},
 };
 use reconcile_server::{About, Board, Lease, Listen, start};
 use reconcile_sim::{World, fixture};
@@ -136,12 +136,16 @@ fn pass(board: &Board, desired: &Desired, world: &World, number: u32) {
     }
     board.pass_ended(Duration::from_millis(412), 0, 0);
     let mut report = VerifyReport { proofs: observed_proofs(desired, &observed) };
-    for (way, host) in
-        [("write", "node1"), ("read", "node1"), ("write", "node2"), ("read", "node2")]
-    {
+    for (word, way, host) in [
+        ("write", Way::Write, "node1"),
+        ("read", Way::Read, "node1"),
+        ("write", Way::Write, "node2"),
+        ("read", Way::Read, "node2"),
+    ] {
         report.proofs.push(Proof {
-            what: format!("{way} through HAProxy on {host}"),
+            what: format!("{word} through HAProxy on {host}"),
             host: Some(host.into()),
+            way: Some(way),
             holds: true,
             millis: 14,
             detail: "served by 10.0.0.2:5432".to_owned(),

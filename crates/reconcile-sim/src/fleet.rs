@@ -13,7 +13,7 @@ use reconcile_core::{
     model::{HostFacts, HostName, SwarmFacts},
     ports::{EffectError, Fleet, Retry, Switching},
     probe::{ProbeRequest, SwarmRequest},
-    verify::{Proof, VerifyReport, VerifyRequest},
+    verify::{Proof, VerifyReport, VerifyRequest, Way},
 };
 
 use crate::{
@@ -411,6 +411,7 @@ impl Fleet for SimFleet {
         let proofs = request.fronts.iter().map(|front| Proof {
             what: format!("write through {} on {}", front.through, front.host),
             host: Some(front.host.clone()),
+            way: Some(Way::Write),
             holds: primaries == 1
                 && world
                     .container_listeners(&front.host)

@@ -9,7 +9,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use reconcile_core::model::{ObjectId, PauseNote};
+use reconcile_core::{
+    model::{ObjectId, PauseNote},
+    verify::{Proof, Serves, VerifyReport},
+};
 use reconcile_engine::{Event, Listener};
 use tokio::time::Instant;
 
@@ -29,8 +32,8 @@ pub(crate) struct Lines {
 struct Told {
     course: course::Course,
     holds: holds::Holds,
-    /// The last word on whether the cluster serves.
-    serves: Option<bool>,
+    /// How far the cluster was said to serve, and what fails.
+    serves: Option<(Serves, BTreeSet<String>)>,
     /// The pause that was said to be in force.
     paused: Option<PauseNote>,
     /// What was said to be waited for.
@@ -65,6 +68,36 @@ impl Told {
         };
         self.paused = pause.cloned();
         line
+    }
+}
+
+impl Told {
+    /// How far the cluster serves, where that is news, and what fails since.
+    fn proof(&mut self, report: &VerifyReport) -> Vec<String> {
+        let fails = report.proofs.iter().filter(|proof| !proof.holds);
+        let now = (report.serves(), fails.clone().map(about).collect());
+        if self.serves.as_ref() == Some(&now) {
+            return Vec::new();
+        }
+        let mut lines = vec![match now.0 {
+            Serves::Wholly => "the cluster is as desired and serves".to_owned(),
+            Serves::InDoubt => format!("a proof fails: {}", report.told()),
+            Serves::Partly => format!("the cluster serves in part: {}", report.told()),
+            Serves::Not => format!("the cluster does not serve: {}", report.told()),
+        }];
+        let known = self.serves.replace(now).map(|(_, fails)| fails).unwrap_or_default();
+        let news = fails.filter(|proof| !known.contains(&about(proof)));
+        let news = news.map(|proof| format!("FAIL  {}: {}", proof.what, proof.detail));
+        lines.extend(bounded(news.collect(), "fail; `reconcile status` lists them"));
+        lines
+    }
+}
+
+/// What a proof is about: a write that is kept and one that is rolled back go the same way.
+fn about(proof: &Proof) -> String {
+    match (proof.way, &proof.host) {
+        (Some(way), Some(host)) => format!("{way:?} {host}"),
+        _ => proof.what.clone(),
     }
 }
 
@@ -122,19 +155,7 @@ impl Listener for Lines {
                 say(&format!("writers waited in the poolers for {seconds:.1} s at most"));
             }
             Event::Resumed => say("poolers that were left paused are resumed"),
-            Event::Verified(report) => {
-                let holds = report.holds();
-                if told.serves.replace(holds) != Some(holds) {
-                    say(if holds {
-                        "the cluster is as desired and serves"
-                    } else {
-                        "the cluster does not serve"
-                    });
-                }
-                for proof in report.proofs.iter().filter(|proof| !proof.holds) {
-                    say(&format!("FAIL  {}: {}", proof.what, proof.detail));
-                }
-            }
+            Event::Verified(report) => self.say_all(&told.proof(report)),
             Event::PassStarted(_)
             | Event::Observed { .. }
             | Event::Planned(_)

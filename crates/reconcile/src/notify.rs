@@ -136,7 +136,7 @@ impl Listener for Told<'_> {
             Event::Verified(report) if report.holds() => {
                 self.status("as desired and serving".to_owned());
             }
-            Event::Verified(_) => self.status("the cluster does not serve".to_owned()),
+            Event::Verified(report) => self.status(report.told()),
             Event::SourceBroken(_) => {
                 self.status(
                     "the desired state cannot be read; the last good one is in force".to_owned(),

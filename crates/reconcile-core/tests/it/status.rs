@@ -5,6 +5,7 @@ use reconcile_core::{
     plan::plan,
     primary::primary,
     status::{Truth, status},
+    verify::{Proof, VerifyReport, Way, observed_proofs},
 };
 use reconcile_sim::{World, fixture};
 
@@ -93,4 +94,65 @@ fn utilities_are_told_apart_by_what_is_seen() {
     swarm.services.get_mut("db-utils_router").unwrap().tasks.pop();
     let message = told(&partly).2;
     assert_eq!(message, "3 of 4 services run all their tasks; db-utils_router runs 2 of 3 tasks");
+}
+
+/// Ready's reason and message where these proofs fail: ways in as `write node1`, others by name.
+fn ready(fails: &[&str]) -> (&'static str, String) {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let world = World::converged(&desired);
+    let observed = world.observe(&desired);
+    let plan = plan(&desired, &observed);
+    let mut proofs = observed_proofs(&desired, &observed);
+    for host in ["node1", "node2", "node3"] {
+        for (way, word) in [(Way::Write, "write"), (Way::Read, "read")] {
+            proofs.push(Proof {
+                what: format!("{word} through HAProxy on {host}"),
+                host: Some(host.into()),
+                way: Some(way),
+                holds: true,
+                millis: 1,
+                detail: String::new(),
+            });
+        }
+    }
+    for proof in &mut proofs {
+        let way = proof.what.replace("through HAProxy on ", "");
+        proof.holds = !fails.contains(&way.as_str());
+        proof.detail = "refused".to_owned();
+    }
+    let status = status(&desired, &observed, &plan, Some(VerifyReport { proofs }));
+    let ready = status.conditions.into_iter().find(|one| one.kind == "Ready").unwrap();
+    (ready.reason, ready.message)
+}
+
+#[test]
+fn it_is_said_which_way_in_fails_and_which_serve() {
+    assert_eq!(ready(&[]).0, "Serving");
+    assert_eq!(
+        ready(&["write node2", "read node2", "etcd member node2"]),
+        (
+            "PartlyServing",
+            "2 of 3 ways in serve (node1, node3), node2 not: \
+             write through HAProxy on node2: refused (and 2 more)"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        ready(&["etcd member node2"]),
+        ("ProofFailed", "3 of 3 ways in serve, but etcd member node2: refused".to_owned())
+    );
+    let writes = ["write node1", "write node2", "write node3"];
+    assert_eq!(
+        ready(&writes),
+        (
+            "PartlyServing",
+            "no way in takes writes, 3 of 3 serve reads: \
+             write through HAProxy on node1: refused (and 2 more)"
+                .to_owned()
+        )
+    );
+    let all = [writes, ["read node1", "read node2", "read node3"]].concat();
+    let (reason, message) = ready(&all);
+    assert_eq!(reason, "NotServing");
+    assert!(message.starts_with("none of 3 ways in serves: write through"), "{message}");
 }

@@ -197,7 +197,7 @@ fn a_step_outdates_the_proof() {
     pass(&site.board, &desired, &World::converged(&desired), 3);
     assert_eq!(ready()["status"], "Unknown");
     site.board.verified(&proof(false));
-    assert_eq!(ready()["reason"], "ProofFailed");
+    assert_eq!(ready()["reason"], "NotServing");
     site.board.verified(&proof(true));
     assert_eq!(ready()["status"], "True");
 }

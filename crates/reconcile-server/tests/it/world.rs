@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use reconcile_core::{
     desired::Desired,
     plan::{Plan, plan},
-    verify::{Proof, VerifyReport},
+    verify::{Proof, VerifyReport, Way},
 };
 use reconcile_server::{About, Board, Listen, Served, Token, start};
 use reconcile_sim::{World, fixture};
@@ -75,6 +75,7 @@ pub(crate) fn proof(holds: bool) -> VerifyReport {
     let proof = Proof {
         what: "write through HAProxy on node1".to_owned(),
         host: Some("node1".into()),
+        way: Some(Way::Write),
         holds,
         millis: 12,
         detail: "10.0.0.2:5432".to_owned(),

@@ -203,7 +203,8 @@ async fn run_one(
         return Ok(Outcome::Held);
     }
     if !report.holds() {
-        output::note(&format!("cluster {name} is as desired but does not serve ({seconds:.1} s)"));
+        let told = report.told();
+        output::note(&format!("cluster {name} is as desired, but {told} ({seconds:.1} s)"));
         return Ok(Outcome::Failed);
     }
     output::print(&format!(

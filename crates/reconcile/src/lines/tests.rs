@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reconcile_core::plan::plan;
+use reconcile_core::{plan::plan, verify::Way};
 use reconcile_sim::{Section, World, fixture};
 
 use super::*;
@@ -175,4 +175,35 @@ async fn what_a_person_must_do_is_said_and_work_beside_it_ends() {
     rest(1.0).await;
     seen.heal();
     assert_eq!(seen.look(), [seen.ended("nothing left to do, 1 object held", "1.0")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_way_in_that_fails_is_not_the_cluster() {
+    let seen = Seen::calm();
+    let prove = |deed: &str, broken: &[&str]| {
+        let proofs = ["node1", "node2", "node3"].map(|host| Proof {
+            what: format!("{deed} through HAProxy on {host}"),
+            host: Some(host.into()),
+            way: Some(Way::Write),
+            holds: !broken.contains(&host),
+            millis: 1,
+            detail: "connection refused".to_owned(),
+        });
+        seen.lines.hear(&Event::Verified(&VerifyReport { proofs: proofs.into() }));
+        std::mem::take(&mut *seen.said.lock().expect("whole"))
+    };
+    assert_eq!(prove("commit", &[]), ["the cluster is as desired and serves"]);
+    assert_eq!(
+        prove("commit", &["node2"]),
+        [
+            "the cluster serves in part: 2 of 3 ways in serve (node1, node3), node2 not: \
+             commit through HAProxy on node2: connection refused",
+            "FAIL  commit through HAProxy on node2: connection refused",
+        ]
+    );
+    assert_eq!(prove("write", &["node2"]), [""; 0], "it is the same way");
+    let said = prove("write", &["node1", "node2", "node3"]);
+    assert!(said[0].starts_with("the cluster does not serve: none of 3 ways in serves: write"));
+    assert_eq!(said.len(), 3, "node2 was told: {said:?}");
+    assert_eq!(prove("write", &[]), ["the cluster is as desired and serves"]);
 }
