@@ -118,7 +118,7 @@ fn ready(fails: &[&str]) -> (&'static str, String) {
     for proof in &mut proofs {
         let way = proof.what.replace("through HAProxy on ", "");
         proof.holds = !fails.contains(&way.as_str());
-        proof.detail = "refused".to_owned();
+        "refused".clone_into(&mut proof.detail);
     }
     let status = status(&desired, &observed, &plan, Some(VerifyReport { proofs }));
     let ready = status.conditions.into_iter().find(|one| one.kind == "Ready").unwrap();
