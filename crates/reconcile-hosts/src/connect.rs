@@ -25,6 +25,7 @@ use crate::{
     known_hosts::TrustedKeys,
     limits,
     login::{Login, log_in},
+    resident::Residents,
 };
 
 /// Where to connect and as whom.
@@ -58,6 +59,8 @@ pub(crate) struct Connection {
     /// What is known of the way to Docker; see [`Connection::docker_way`].
     docker: AtomicU8,
     ended: Arc<OnceLock<String>>,
+    /// What stays open for probes.
+    pub(crate) residents: tokio::sync::Mutex<Residents>,
 }
 
 /// How the Docker API is reached on this connection.
@@ -176,6 +179,7 @@ pub(crate) async fn open(
         execs: Arc::new(Semaphore::new(limits::EXECS)),
         docker: AtomicU8::new(0),
         ended,
+        residents: tokio::sync::Mutex::default(),
     })
 }
 

@@ -27,6 +27,7 @@ mod limits;
 mod login;
 mod pause;
 pub mod probe;
+mod resident;
 mod session;
 mod shell;
 mod ssh;

@@ -40,6 +40,8 @@ struct Inner {
     handshakes: Semaphore,
     /// Whose effects these are.
     claimant: std::sync::RwLock<Option<(String, Claimant)>>,
+    /// How many effects were begun.
+    effects: AtomicU64,
 }
 
 /// A jump host with what it is logged in to with.
@@ -83,6 +85,7 @@ impl Ssh {
                 jumps,
                 handshakes,
                 claimant: std::sync::RwLock::default(),
+                effects: AtomicU64::new(0),
             }),
         }
     }
@@ -95,6 +98,7 @@ impl Ssh {
 
     /// The script of an effect, with the fence before it.
     pub(crate) fn fenced(&self, text: String) -> String {
+        self.inner.effects.fetch_add(1, Ordering::Relaxed);
         let claimant = self.inner.claimant.read().unwrap_or_else(PoisonError::into_inner);
         match claimant.as_ref() {
             Some((cluster, claimant)) => lease::fenced(&text, cluster, claimant),
@@ -199,6 +203,11 @@ impl Ssh {
             .iter()
             .map(|(name, host)| (name.clone(), host.probes.load(Ordering::Relaxed)))
             .collect()
+    }
+
+    /// How many effects were begun on all servers.
+    pub(crate) fn effects(&self) -> u64 {
+        self.inner.effects.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count_probe(&self, name: &HostName) {

@@ -21,12 +21,16 @@ use reconcile_core::{
     probe::ProbeRequest,
 };
 
-pub use script::probe_script;
+pub use script::{Marks, marking_script, probe_script};
+pub(crate) use script::{PSQL_SECONDS, psql_command};
+pub(crate) use sections::Sections;
+pub(crate) use sql::{FIRST, first as psql_text};
 
 use crate::{
     Ssh,
     apply::judge,
     fault::{Fault, one_line, tail},
+    resident::Remote,
     ssh::Line,
 };
 
@@ -52,25 +56,32 @@ pub fn parse_probe(
     stdout: &[u8],
     clock: RoundTrip,
 ) -> Result<HostFacts, String> {
-    let sections = sections::Sections::parse(stdout)?;
-    let listeners = parse_net::listeners(&sections)?;
+    facts(request, &Sections::parse(stdout)?, clock)
+}
+
+fn facts(
+    request: &ProbeRequest,
+    sections: &Sections,
+    clock: RoundTrip,
+) -> Result<HostFacts, String> {
+    let listeners = parse_net::listeners(sections)?;
     Ok(HostFacts {
-        os: parse_host::os(&sections)?,
+        os: parse_host::os(sections)?,
         boot_id: sections.line("boot")?.to_owned(),
-        clock_offset_ms: parse_host::clock_offset(&sections, clock)?,
-        packages: parse_host::packages(request, &sections)?,
-        files: parse_host::files(request, &sections)?,
-        units: parse_host::units(request, &sections)?,
-        data_dirs: parse_host::data_dirs(request, &sections)?,
-        disks: parse_host::disks(&sections)?,
-        docker: parse_net::docker(request, &sections),
-        manifest: parse_host::manifest(&sections)?,
+        clock_offset_ms: parse_host::clock_offset(sections, clock)?,
+        packages: parse_host::packages(request, sections)?,
+        files: parse_host::files(request, sections)?,
+        units: parse_host::units(request, sections)?,
+        data_dirs: parse_host::data_dirs(request, sections)?,
+        disks: parse_host::disks(sections)?,
+        docker: parse_net::docker(request, sections),
+        manifest: parse_host::manifest(sections)?,
         pooler_held: request.pooler_of.is_some() && sections.bytes("guard").is_some(),
-        pause: parse_host::pause(request, &sections),
-        access: parse_host::access(&sections),
-        etcd: parse_etcd::etcd(request, &sections, &listeners),
-        patroni: parse_patroni::patroni(request, &sections, &listeners),
-        sql: parse_sql::sql(request, &sections),
+        pause: parse_host::pause(request, sections),
+        access: parse_host::access(sections),
+        etcd: parse_etcd::etcd(request, sections, &listeners),
+        patroni: parse_patroni::patroni(request, sections, &listeners),
+        sql: parse_sql::sql(request, sections),
         listeners,
     })
 }
@@ -88,14 +99,35 @@ impl Ssh {
         let attempt = || format!("observe {host}");
         // Connected first, so that the clocks are compared over the script's time alone.
         let connected = self.connection(host, Line::Control).await;
-        connected.map_err(|fault| fault.at(host, attempt()))?;
-        let sent = now();
+        let connection = connected.map_err(|fault| fault.at(host, attempt()))?;
+        let effects = self.effects();
         self.count_probe(host);
+        // Two probes at a time do not share them.
+        let mut residents = connection.residents.try_lock().ok();
+        if let Some(residents) = &mut residents {
+            let sent = now();
+            let sudo = self.target(host).is_ok_and(crate::HostTarget::needs_sudo);
+            let way = Remote { connection: &connection, sudo };
+            let answer = residents.ask(&way, request, effects, DEADLINE).await;
+            let clock = RoundTrip { sent, received: now() };
+            if let Some(sections) = answer.map_err(|fault| fault.at(host, attempt()))? {
+                return facts(request, &sections, clock)
+                    .map_err(|cause| Fault::later(one_line(&cause)).at(host, attempt()));
+            }
+        }
+        let sent = now();
         let output = self.run_inner(host, &probe_script(request), DEADLINE).await;
         let clock = RoundTrip { sent, received: now() };
         let output = output.map_err(|fault| fault.at(host, attempt()))?;
         judge(&output, &[]).map_err(|fault| fault.at(host, attempt()))?;
-        parse_probe(request, &output.stdout, clock).map_err(|cause| {
+        let understood = Sections::parse(&output.stdout).and_then(|sections| {
+            let facts = facts(request, &sections, clock)?;
+            if let Some(residents) = &mut residents {
+                residents.learn(request, &sections, effects);
+            }
+            Ok(facts)
+        });
+        understood.map_err(|cause| {
             let said = tail(&output.stderr, crate::limits::STDERR_LINES);
             Fault::later(one_line(&cause)).with_stderr(said).at(host, attempt())
         })

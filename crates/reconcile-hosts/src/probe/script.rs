@@ -4,7 +4,10 @@
 
 use std::fmt::Write as _;
 
-use reconcile_core::{model::AccessNote, probe::ProbeRequest};
+use reconcile_core::{
+    model::AccessNote,
+    probe::{ProbeRequest, SqlProbe},
+};
 
 use super::sql;
 use crate::apply::{OUTDATED, OWED, pooler::path as guard_path};
@@ -13,21 +16,74 @@ use crate::shell::{quote, script, words};
 /// Seconds that one HTTP request to a local service may take. A member without quorum answers
 /// some of them only after many seconds.
 const HTTP_SECONDS: u32 = 1;
+/// Seconds that psql may take for all its questions.
+pub(crate) const PSQL_SECONDS: u64 = 3;
 /// Properties of units.
 const UNIT_PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,\
                                NRestarts,MainPID,FragmentPath,ExecMainStartTimestamp,InvocationID";
 /// A drifted file's text is sent up to this size.
 pub(crate) const TEXT_LIMIT: usize = 64 * 1024;
 
+/// What was seen together with answers that need not be given again while it is the same.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The sockets that listen, each with its inode: for who owns them, which takes a look at every
+    /// open file of every process.
+    pub sockets: String,
+    /// Inodes and times of dpkg's database and of the Swarm's state: for the packages, and for
+    /// Docker's `/info`, for which it starts three processes.
+    pub files: String,
+}
+
+impl Marks {
+    /// A Docker that keeps its state elsewhere leaves no mark.
+    fn tell_of_docker(&self) -> bool {
+        self.files.contains(SWARM_STATE)
+    }
+}
+
+/// Where Docker keeps what `/info` tells of the Swarm.
+const SWARM_STATE: &str = "/var/lib/docker/swarm ";
+
 /// The script that answers `request`. Pure: the same request gives the same text.
 pub fn probe_script(request: &ProbeRequest) -> String {
+    text(request, None)
+}
+
+/// The same for a shell that stays open: it leaves its marks, and spares what is known where they are as in `known`.
+pub fn marking_script(request: &ProbeRequest, known: &Marks) -> String {
+    text(request, Some(known))
+}
+
+fn text(request: &ProbeRequest, known: Option<&Marks>) -> String {
     let mut body = String::from(START);
-    http(&mut body, request);
+    if let Some(known) = known {
+        let _infallible = write!(
+            body,
+            "marks=$({MARK_FILES} 2>/dev/null)\nprintf '%s\\n' \"$marks\" >marks\n\
+             same=; [ -z \"$marks\" ] || [ \"$marks\" != {} ] || same=1\n",
+            quote(known.files.trim_end_matches('\n'))
+        );
+    }
+    http(&mut body, request, known);
     psql(&mut body, request);
-    packages(&mut body, request);
+    packages(&mut body, request, known);
     units(&mut body, request);
     owed(&mut body, request);
-    body.push_str(LISTENERS);
+    match known {
+        None => {
+            let _infallible = writeln!(body, "{LISTENERS} &");
+        }
+        Some(known) => {
+            let _infallible = write!(
+                body,
+                "six=/proc/net/tcp6; [ -r \"$six\" ] || six=\n\
+                 {{ KNOWN={} {MARK_SOCKETS} /proc/net/tcp $six\n\
+                 [ $? = {SAME} ] || {LISTENERS}; }} &\n",
+                quote(&known.sockets),
+            );
+        }
+    }
     files(&mut body, request);
     data_dirs(&mut body, request);
     replaced(&mut body, request);
@@ -49,6 +105,16 @@ cd "$T" || exit 1
 date +%s%3N >begin
 "#;
 
+/// What dpkg replaces whenever it changes anything, and Docker when a node joins, leaves or changes
+/// its role.
+const MARK_FILES: &str = "stat -c '%n %i %z' -- /var/lib/dpkg/status /var/lib/dpkg/updates \
+                          /var/lib/docker/swarm /var/lib/docker/swarm/certificates";
+/// Local address, user and inode of each listening socket.
+const MARK_SOCKETS: &str = r#"awk '$4 == "0A" { rows = rows $2 " " $8 " " $10 "\n" }
+END { printf "%s", rows >"sockets"; if (rows != "" && rows == ENVIRON["KNOWN"]) exit 3 }'"#;
+/// How it says that they are the known ones.
+const SAME: u32 = 3;
+
 /// Every TCP listener, and the cgroup of each owner in the same process.
 const LISTENERS: &str = r#"{ ss -Hltnp >.ss 2>ss.err; printf '%s\n' $? >ss.rc
 awk '{ print; line = $0
@@ -58,8 +124,7 @@ awk '{ print; line = $0
   } }
 END { for (pid in pids) { file = "/proc/" pid "/cgroup"
   while ((getline row < file) > 0) print "@" pid " " row
-  close(file) } }' .ss >listeners; } &
-"#;
+  close(file) } }' .ss >listeners; }"#;
 
 /// Who this server is. Read with builtins: a process for each would cost more.
 const IDENTITY: &str = r#"[ ! -r /etc/os-release ] ||
@@ -100,15 +165,18 @@ cat -- *
 printf '%s\n' '@@end'
 ";
 
+/// Stands for what is asked of Docker, which the shell decides.
+const DOCKER_PATH: &str = "@path@";
+
 /// What the services on this server say: one curl for all, side by side.
-fn http(body: &mut String, request: &ProbeRequest) {
+fn http(body: &mut String, request: &ProbeRequest, known: Option<&Marks>) {
     let mut transfers: Vec<String> = Vec::new();
     if request.docker {
         body.push_str(
             "[ ! -S /var/run/docker.sock ] || printf 'socket\\n' >docker.have\n\
              ! command -v dockerd >/dev/null || printf 'installed\\n' >docker.installed\n",
         );
-        let mut transfer = transfer("http://docker/info", "docker", None);
+        let mut transfer = transfer(&format!("http://docker/{DOCKER_PATH}"), "docker", None);
         transfer.push_str("unix-socket = \"/var/run/docker.sock\"\n");
         transfers.push(transfer);
     }
@@ -135,7 +203,11 @@ fn http(body: &mut String, request: &ProbeRequest) {
         return;
     }
     // Written by the shell itself: a here-document would take a process, in dash two.
-    let config = quote(&transfers.join("next\n"));
+    let config = quote(&transfers.join("next\n")).replace(DOCKER_PATH, "'\"$path\"'");
+    body.push_str("path=info\n");
+    if known.is_some_and(Marks::tell_of_docker) {
+        body.push_str("[ -z \"$same\" ] || path=_ping\n");
+    }
     let _infallible = write!(
         body,
         "printf '%s' {config} >.curl\n\
@@ -170,33 +242,42 @@ fn transfer(url: &str, name: &str, post: Option<&str>) -> String {
 /// Perl, so the program itself is run where its directory is known.
 fn psql(body: &mut String, request: &ProbeRequest) {
     let Some(probe) = &request.sql else { return };
-    let psql = request
-        .postgres_bin_dir
-        .as_deref()
-        .map_or_else(|| "psql".to_owned(), |dir| format!("{}/psql", dir.trim_end_matches('/')));
     let socket = format!("{}/.s.PGSQL.{}", probe.socket_dir.trim_end_matches('/'), probe.port);
     let _infallible = write!(
         body,
         "if [ -S {socket} ]; then\nprintf '%s' {sql} >.psql\n\
-         {{ timeout 3 setpriv --reuid=postgres --regid=postgres --init-groups \
-         env -i PATH=\"$PATH\" LC_ALL=C PGAPPNAME=reconcile PGCONNECT_TIMEOUT=2 PGCLIENTENCODING=UTF8 \
-         PGOPTIONS='-c default_transaction_read_only=on -c statement_timeout=2000 -c lock_timeout=500' \
-         {psql} -XAtq -h {dir} -p {port} -U postgres -d {first} <.psql >sql 2>sql.err\n\
+         {{ timeout {PSQL_SECONDS} {command} <.psql >sql 2>sql.err\n\
          printf '%s\\n' $? >sql.rc; }} &\nfi\n",
         socket = quote(&socket),
-        psql = quote(&psql),
         sql = quote(&sql::probe(&probe.databases, &probe.settings)),
-        dir = quote(&probe.socket_dir),
-        first = sql::FIRST,
-        port = probe.port,
+        command = psql_command(probe, request.postgres_bin_dir.as_deref()),
     );
 }
 
+/// A psql that reads from its standard input.
+pub(crate) fn psql_command(probe: &SqlProbe, bin_dir: Option<&str>) -> String {
+    let psql = bin_dir
+        .map_or_else(|| "psql".to_owned(), |dir| format!("{}/psql", dir.trim_end_matches('/')));
+    format!(
+        "setpriv --reuid=postgres --regid=postgres --init-groups env -i -C / PATH=\"$PATH\" LC_ALL=C \
+         PGAPPNAME=reconcile PGCONNECT_TIMEOUT=2 PGCLIENTENCODING=UTF8 \
+         PGOPTIONS='-c default_transaction_read_only=on -c statement_timeout=2000 -c lock_timeout=500' \
+         {psql} -XAtq -h {dir} -p {port} -U postgres -d {first}",
+        psql = quote(&psql),
+        dir = quote(&probe.socket_dir),
+        port = probe.port,
+        first = sql::FIRST,
+    )
+}
+
 /// dpkg itself is asked for too: its architecture is the system's, and its absence is an error.
-fn packages(body: &mut String, request: &ProbeRequest) {
+fn packages(body: &mut String, request: &ProbeRequest, known: Option<&Marks>) {
     let mut names: Vec<&str> = request.packages.iter().map(String::as_str).collect();
     if !request.packages.contains("dpkg") {
         names.push("dpkg");
+    }
+    if known.is_some() {
+        body.push_str("[ -n \"$same\" ] || ");
     }
     let _infallible = writeln!(
         body,

@@ -19,7 +19,7 @@ const DATA: &str = "@@data\n";
 const END: &[u8] = b"@@end\n";
 
 /// The sections of an answer.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Sections {
     parts: BTreeMap<String, Vec<u8>>,
 }
@@ -50,6 +50,18 @@ impl Sections {
             bytes = after;
         }
         if bytes.starts_with(END) { Ok(Self { parts }) } else { Err(cut()) }
+    }
+
+    /// Adds what was learned another way.
+    pub(crate) fn put(&mut self, name: &str, bytes: Vec<u8>) {
+        self.parts.insert(name.to_owned(), bytes);
+    }
+
+    /// Takes from `known` what was not told again.
+    pub(crate) fn fill(&mut self, known: &Self, name: &str) {
+        if let (None, Some(bytes)) = (self.bytes(name), known.bytes(name)) {
+            self.put(name, bytes.to_vec());
+        }
     }
 
     /// A section's bytes, where it is there.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
+use reconcile_core::probe::SqlProbe;
+
 /// Everything that is asked of the local PostgreSQL. A standby tells only that it is one, what it
 /// runs with, and whether it streams. Verifiers of passwords stay where they are; their digests travel.
 const START: &str = r"\set QUIET on
@@ -17,8 +19,7 @@ const SETTINGS: &str = "select json_build_object('kind', 'setting', 'name', name
 
 const HEAD: &str = r"\if :standby
 select json_build_object('kind', 'receiver', 'status', status) from pg_stat_wal_receiver;
-\quit
-\endif
+\else
 select json_build_object('kind', 'role', 'name', r.rolname, 'login', r.rolcanlogin,
     'superuser', r.rolsuper, 'createdb', r.rolcreatedb, 'createrole', r.rolcreaterole,
     'replication', r.rolreplication, 'inherit', r.rolinherit, 'limit', r.rolconnlimit,
@@ -39,7 +40,7 @@ select json_build_object('kind', 'probe-table', 'exists', to_regclass('reconcile
 ";
 
 /// The database in which psql begins.
-pub(super) const FIRST: &str = "postgres";
+pub(crate) const FIRST: &str = "postgres";
 
 /// What is asked inside one database.
 const INSIDE: &str = "select json_build_object('kind', 'inside', 'name', current_database(),
@@ -82,7 +83,14 @@ pub(super) fn probe(databases: &BTreeSet<String>, settings: &BTreeSet<String>) -
             "\\if :db{index}\n\\connect -reuse-previous=on \"dbname='{value}'\"\n{INSIDE}\\endif\n"
         );
     }
+    text.push_str("\\endif\n");
     text
+}
+
+/// The same without databases that need a connection of their own.
+pub(crate) fn first(probe: &SqlProbe) -> String {
+    let first = probe.databases.get(FIRST).cloned();
+    self::probe(&first.into_iter().collect(), &probe.settings)
 }
 
 #[cfg(test)]

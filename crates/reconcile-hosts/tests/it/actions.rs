@@ -245,8 +245,11 @@ fn shellcheck_has_nothing_to_say() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut scripts =
-        vec![super::probes::whole_script(), guard_script("shop", 6432, Duration::from_secs(30))];
+    let mut scripts = vec![
+        super::probes::whole_script(),
+        super::probes::marking(),
+        guard_script("shop", 6432, Duration::from_secs(30)),
+    ];
     let mut kinds = Vec::new();
     for action in every_action("/etc/plain") {
         let kind = std::mem::discriminant(&action);

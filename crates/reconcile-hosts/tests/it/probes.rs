@@ -7,7 +7,7 @@ use reconcile_core::{
     model::{ClaimKind, FileKind, HostFacts, LocalSwarmState, Observation, PatroniRole},
     probe::{ProbeFile, ProbeRequest, SqlProbe},
 };
-use reconcile_hosts::probe::{RoundTrip, parse_probe, probe_script};
+use reconcile_hosts::probe::{Marks, RoundTrip, marking_script, parse_probe, probe_script};
 
 const PRIMARY: &[u8] = include_bytes!("../fixtures/primary.txt");
 const REPLICA: &[u8] = include_bytes!("../fixtures/replica.txt");
@@ -81,6 +81,15 @@ fn request(address: &str) -> ProbeRequest {
 
 pub(crate) fn whole_script() -> String {
     probe_script(&request("198.51.100.11"))
+}
+
+/// What a shell that stays open is given.
+pub(crate) fn marking() -> String {
+    let known = Marks {
+        sockets: "00000000:0016 0 23\n".to_owned(),
+        files: "/var/lib/docker/swarm 7 2026-11-22 10:00:00.000000000 +0000\n".to_owned(),
+    };
+    marking_script(&request("198.51.100.11"), &known)
 }
 
 fn facts(answer: &[u8], address: &str) -> HostFacts {
@@ -354,6 +363,7 @@ fn the_script_is_a_shells_and_holds_only_what_was_asked() {
     let text = probe_script(&request("198.51.100.11"));
     assert_eq!(text, probe_script(&request("198.51.100.11")));
     super::actions::check_syntax("probe", &text);
+    super::actions::check_syntax("probe with marks", &marking());
     let empty = probe_script(&ProbeRequest::default());
     super::actions::check_syntax("empty probe", &empty);
     for word in ["curl", "psql", "systemctl", "sha256sum", "find"] {

@@ -1,0 +1,259 @@
+//! The residents against a real shell, and against one whose answers a test chooses.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+    sync::Mutex,
+};
+
+use tokio::{io::DuplexStream, net::UnixStream};
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// `sh -s` on this machine.
+struct Local;
+
+impl Shells for Local {
+    async fn open(&self) -> Option<BoxStream> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let output = OwnedFd::from(theirs.try_clone().unwrap());
+        let input = OwnedFd::from(theirs);
+        Command::new("sh")
+            .arg("-s")
+            .stdin(input)
+            .stdout(output)
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        ours.set_nonblocking(true).unwrap();
+        Some(Box::new(UnixStream::from_std(ours).unwrap()))
+    }
+}
+
+#[tokio::test]
+async fn a_shell_answers_one_question_after_the_other_until_it_ends() {
+    let mut shell = Resident::open(&Local).await.unwrap();
+    let question = |script: &'static str| {
+        move |end: &str| format!("(\n{script}\n) </dev/null\nprintf '%s\\n' '{end}'\n")
+    };
+    // A script's exit, options, directory and appetite for input are its own.
+    let first = shell.ask(question("set -u; cd /proc; cat; printf 'one\\n'; exit 7")).await;
+    assert_eq!(first.unwrap(), b"one\n");
+    let second = shell.ask(question("printf '%s' \"$NOT_SET\"; [ \"$PWD\" != /proc ] && echo two"));
+    assert_eq!(second.await.unwrap(), b"two\n");
+    assert_eq!(shell.ask(|_| "exit 0\n".to_owned()).await, None);
+    assert_eq!(shell.ask(question("echo three")).await, None);
+}
+
+/// What the server holds, which answers as the real script does.
+#[derive(Default)]
+struct World {
+    units: String,
+    standby: bool,
+    marks: String,
+    /// psql ends instead of answering.
+    psql_ends: bool,
+    whole: usize,
+    rest: usize,
+    shells: usize,
+}
+
+struct Fake(Arc<Mutex<World>>);
+
+impl Shells for Fake {
+    async fn open(&self) -> Option<BoxStream> {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        self.0.lock().unwrap().shells += 1;
+        tokio::spawn(serve(theirs, Arc::clone(&self.0)));
+        Some(Box::new(ours))
+    }
+}
+
+async fn serve(mut stream: DuplexStream, world: Arc<Mutex<World>>) {
+    let mut text = Vec::new();
+    while stream.read_buf(&mut text).await.unwrap_or(0) > 0 {
+        let question = String::from_utf8(text.clone()).unwrap();
+        let Some((_, end)) = question.rsplit_once("@@answered ") else { continue };
+        if !question.ends_with('\n') {
+            continue;
+        }
+        text.clear();
+        let number: String = end.chars().take_while(char::is_ascii_digit).collect();
+        let Some(mut answer) = world.lock().unwrap().answer(&question) else { return };
+        answer.extend_from_slice(format!("@@answered {number}\n").as_bytes());
+        stream.write_all(&answer).await.unwrap();
+    }
+}
+
+impl World {
+    fn answer(&mut self, question: &str) -> Option<Vec<u8>> {
+        if question.starts_with("exec setpriv") {
+            return Some(Vec::new());
+        }
+        if !question.starts_with('(') {
+            let rows = || format!("{}{}", self.server(), self.inside("postgres"));
+            return (!self.psql_ends).then(|| rows().into_bytes());
+        }
+        let mut sections = vec![("units", self.units.clone()), ("marks", self.marks.clone())];
+        sections.push(("sockets", "0100007F:1538 0 77\n".to_owned()));
+        let same = question.contains("KNOWN='0100007F:1538 0 77");
+        if question.contains("psql") {
+            self.whole += 1;
+            let rows = [self.server(), self.inside("postgres"), self.inside("shop")].concat();
+            sections.extend([("sql", rows), ("sql.rc", "0\n".to_owned())]);
+        } else {
+            self.rest += 1;
+        }
+        if !same {
+            sections.push(("listeners", "those\n".to_owned()));
+        }
+        let pinged = question.contains("path=_ping") && question.contains(self.marks.trim_end());
+        sections.push(("docker", if pinged { "OK" } else { "{}" }.to_owned()));
+        let table = |(name, body): &(&str, String)| format!("{} {name}\n", body.len());
+        let table: String = sections.iter().map(table).collect();
+        let bodies: String = sections.iter().map(|(_, body)| body.as_str()).collect();
+        Some(format!("@@probe 1\n{table}@@data\n{bodies}@@end\n").into_bytes())
+    }
+
+    fn server(&self) -> String {
+        format!(
+            "{{\"kind\":\"server\",\"standby\":{}}}\n{{\"kind\":\"database\",\"name\":\"shop\",\"owner\":\"o\"}}\n",
+            self.standby
+        )
+    }
+
+    fn inside(&self, database: &str) -> String {
+        format!("{{\"kind\":\"inside\",\"name\":\"{database}\",\"seen\":{}}}\n", self.whole)
+    }
+}
+
+fn request() -> ProbeRequest {
+    ProbeRequest {
+        docker: true,
+        units: BTreeSet::from(["etcd.service".to_owned()]),
+        sql: Some(SqlProbe {
+            port: 5432,
+            socket_dir: "/run/postgresql".to_owned(),
+            databases: BTreeSet::from([FIRST.to_owned(), "shop".to_owned()]),
+            settings: BTreeSet::new(),
+        }),
+        ..ProbeRequest::default()
+    }
+}
+
+/// A server of which one whole question was answered in the shell, with no effect so far.
+async fn acquainted() -> (Fake, Residents) {
+    let marks = "/var/lib/docker/swarm 7 now\n".to_owned();
+    let world = World { marks, ..World::default() };
+    let fake = Fake(Arc::new(Mutex::new(world)));
+    let mut residents = Residents { worthwhile: true, ..Residents::default() };
+    let first = residents.ask(&fake, &request(), 0, DEADLINE).await.unwrap().unwrap();
+    assert_eq!(first.text("docker"), "{}");
+    assert_eq!(fake.counted(), (1, 0));
+    (fake, residents)
+}
+
+impl Fake {
+    /// Whole questions, and those for the rest.
+    fn counted(&self) -> (usize, usize) {
+        let world = self.0.lock().unwrap();
+        (world.whole, world.rest)
+    }
+
+    async fn asked(&self, residents: &mut Residents, effects: u64) -> Sections {
+        residents.ask(self, &request(), effects, DEADLINE).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_first_probe_of_a_connection_is_a_command() {
+    let fake = Fake(Arc::default());
+    let answer = Residents::default().ask(&fake, &request(), 0, DEADLINE).await;
+    assert!(answer.unwrap().is_none());
+    assert_eq!(fake.0.lock().unwrap().shells, 0);
+}
+
+#[tokio::test]
+async fn what_is_known_is_not_asked_again_and_the_answer_is_whole() {
+    let (fake, mut residents) = acquainted().await;
+    for times in 1..4 {
+        let answer = fake.asked(&mut residents, 0).await;
+        assert_eq!(fake.counted(), (1, times));
+        assert_eq!(
+            (answer.text("listeners"), answer.text("docker")),
+            ("those\n".into(), "{}".into())
+        );
+        assert_eq!(answer.status("sql"), Some(0));
+        // The first database is asked each time, and the other is as it was.
+        let rows = answer.text("sql");
+        assert_eq!(rows.matches("\"inside\"").count(), 2, "{rows}");
+    }
+    assert_eq!(fake.0.lock().unwrap().shells, 2, "one shell and one psql");
+}
+
+#[tokio::test]
+async fn an_effect_or_another_question_asks_for_everything() {
+    let (fake, mut residents) = acquainted().await;
+    fake.asked(&mut residents, 1).await;
+    assert_eq!(fake.counted(), (2, 0));
+    fake.asked(&mut residents, 1).await;
+    assert_eq!(fake.counted(), (2, 1));
+    let other = ProbeRequest { pause: "/elsewhere".to_owned(), ..request() };
+    residents.ask(&fake, &other, 1, DEADLINE).await.unwrap().unwrap();
+    assert_eq!(fake.counted(), (3, 1));
+}
+
+#[tokio::test]
+async fn a_restarted_unit_or_another_role_asks_for_everything_at_once() {
+    let (fake, mut residents) = acquainted().await;
+    "MainPID=8\n".clone_into(&mut fake.0.lock().unwrap().units);
+    let answer = fake.asked(&mut residents, 0).await;
+    assert_eq!(answer.text("units"), "MainPID=8\n");
+    assert_eq!(fake.counted(), (2, 1));
+    fake.0.lock().unwrap().standby = true;
+    let answer = fake.asked(&mut residents, 0).await;
+    assert!(answer.text("sql").contains("true"));
+    assert_eq!(fake.counted(), (3, 2));
+}
+
+#[tokio::test]
+async fn changed_marks_are_answered_anew() {
+    let (fake, mut residents) = acquainted().await;
+    fake.asked(&mut residents, 0).await;
+    "/var/lib/docker/swarm 8 later\n".clone_into(&mut fake.0.lock().unwrap().marks);
+    fake.asked(&mut residents, 0).await;
+    let known = residents.known.as_ref().unwrap();
+    assert_eq!(known.sections.text("marks"), "/var/lib/docker/swarm 8 later\n");
+    assert_eq!(fake.counted(), (1, 2));
+}
+
+#[tokio::test]
+async fn a_psql_that_ended_is_made_up_for() {
+    let (fake, mut residents) = acquainted().await;
+    fake.asked(&mut residents, 0).await;
+    fake.0.lock().unwrap().psql_ends = true;
+    let answer = fake.asked(&mut residents, 0).await;
+    assert_eq!(answer.status("sql"), Some(0));
+    assert_eq!(fake.counted(), (2, 2));
+}
+
+#[tokio::test]
+async fn an_answer_in_part_is_not_built_upon() {
+    let mut residents = Residents::default();
+    let answer = b"@@probe 1\n2 sql.rc\n3 sql.err\n@@data\n0\nno\n@@end\n";
+    residents.learn(&request(), &Sections::parse(answer).unwrap(), 0);
+    assert!(residents.worthwhile && residents.known.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_built_upon_for_long() {
+    let (fake, mut residents) = acquainted().await;
+    fake.asked(&mut residents, 0).await;
+    assert_eq!(fake.counted(), (1, 1));
+    tokio::time::advance(FRESH).await;
+    fake.asked(&mut residents, 0).await;
+    assert_eq!(fake.counted(), (2, 1));
+}
