@@ -51,6 +51,9 @@ pub enum HostAction {
         silence: Vec<String>,
         /// Units to enable and start after (the Docker engine).
         start: Vec<String>,
+        /// REST URL of the Patroni here, where what is half installed is finished and it must not be
+        /// the primary's by its own word.
+        replica: Option<String>,
     },
     /// `apt-get install` of newer versions of what is installed, never of older ones, with every
     /// service kept from being started or restarted. Before anything is replaced it is noted which

@@ -201,8 +201,11 @@ fn check_host(
                 broken("SQL runs only in a database that is ours");
             }
         }
+        HostAction::InstallPackages { packages, replica, .. } => {
+            let names: Vec<_> = packages.iter().map(|(name, _)| name.as_str()).collect();
+            upgrade::check_finish(desired, observed, host, (&names, replica.is_some()), broken);
+        }
         HostAction::Claim { .. }
-        | HostAction::InstallPackages { .. }
         | HostAction::EnsureDirectory { .. }
         | HostAction::AwaitEtcd { .. } => {}
     }

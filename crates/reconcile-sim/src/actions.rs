@@ -103,7 +103,8 @@ impl World {
     fn apply_host(&mut self, host: &HostName, action: &HostAction) -> Effect {
         match action {
             HostAction::Claim { cluster, claims } => self.claim(host, Some(cluster), claims),
-            HostAction::InstallPackages { packages, cluster, claims, silence, start } => {
+            HostAction::InstallPackages { packages, cluster, claims, silence, start, replica } => {
+                self.before_finishing(host, packages, replica.is_some())?;
                 self.install(host, packages, (cluster, claims), silence, start)
             }
             HostAction::UpgradePackages { packages, outdates, replica } => {

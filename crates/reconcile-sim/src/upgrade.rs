@@ -73,6 +73,31 @@ impl World {
         Ok(())
     }
 
+    /// Packages that are half installed are about to be finished. Complains where they are the primary's.
+    pub(crate) fn before_finishing(
+        &mut self,
+        host: &HostName,
+        packages: &[(String, Option<String>)],
+        replica: bool,
+    ) -> Effect {
+        let primary = self.primary_on(host).is_some();
+        if replica && primary {
+            let attempt = format!("install packages on {host}");
+            return Err(refused(host, attempt, "it is the primary by now", Retry::Soon));
+        }
+        let server = self.server_of(host)?;
+        let half = packages.iter().any(|(name, _)| {
+            !name.starts_with("etcd") && server.packages.get(name).is_some_and(|p| !p.complete)
+        });
+        let Some(scope) = self.scope_served_by(host).filter(|_| half && primary) else {
+            return Ok(());
+        };
+        if self.standbys(&scope).next().is_some() {
+            self.violate(format!("the programs of the primary on {host} were finished"));
+        }
+        Ok(())
+    }
+
     /// Complains where another server is not done yet, or where the primary's programs are replaced
     /// while a replica could take over.
     fn before_upgrade(&mut self, host: &HostName, packages: &[(String, String)]) {

@@ -62,6 +62,35 @@ pub(super) fn check(
     check_others(desired, observed, host, (packages, asks), broken);
 }
 
+/// What is half installed is not finished under a primary.
+pub(super) fn check_finish(
+    desired: &Desired,
+    observed: &Observed,
+    host: &HostName,
+    (packages, asks): (&[&str], bool),
+    broken: &mut impl FnMut(&'static str),
+) {
+    let Some(facts) = observed.host(host) else { return };
+    let half = |name: &&str| {
+        !etcd::PACKAGES.contains(name)
+            && facts.packages.get(*name).is_some_and(|fact| !fact.complete)
+    };
+    let members = &desired.patroni.members;
+    let ours = members.contains_key(host)
+        && facts.manifest.claims(ClaimKind::DataDir, &desired.patroni.data_dir);
+    let alone = !members.keys().any(|member| member != host && !desired.leaves(member));
+    if !ours || alone || !packages.iter().any(half) {
+        return;
+    }
+    if !asks {
+        broken("who leads is asked for again where what is half installed is finished");
+    }
+    let fact = facts.patroni.present().filter(|_| our_patroni(desired, observed, host));
+    if fact.is_some_and(|fact| fact.role == PatroniRole::Primary) {
+        broken("what is half installed is not finished under a primary");
+    }
+}
+
 /// While one server's programs are replaced, all others serve and have nothing to be started anew.
 fn check_others(
     desired: &Desired,

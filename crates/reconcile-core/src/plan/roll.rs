@@ -300,7 +300,7 @@ fn because(member: &Wanting<'_>) -> String {
         return "its server leaves".to_owned();
     }
     if member.hands_over {
-        return "its packages are to be upgraded".to_owned();
+        return "its packages are to be replaced".to_owned();
     }
     let names: Vec<&str> = member.changes.iter().map(|change| change.field.as_str()).collect();
     match names[..] {

@@ -158,6 +158,13 @@ fn plan_packages(
         drafts.hold(object, reason);
         return;
     }
+    let replica = match super::upgrade::finish(view, name, server, facts) {
+        Ok(replica) => replica,
+        Err(reason) => {
+            drafts.hold(object, reason);
+            return;
+        }
+    };
     let claims = wanted
         .iter()
         .map(|(name, _)| Claim { kind: ClaimKind::Package, name: name.clone() })
@@ -176,6 +183,7 @@ fn plan_packages(
         claims,
         silence,
         start: if engine { vec!["docker.service".to_owned()] } else { Vec::new() },
+        replica,
     };
     let first = server.files.values().filter(|file| file.before_packages);
     let needs = first.map(|file| ObjectId::File(name.clone(), file.file.path.clone()));
@@ -214,6 +222,7 @@ fn plan_policy(view: &View<'_>, name: &HostName, facts: &HostFacts, drafts: &mut
         claims: Vec::new(),
         silence: Vec::new(),
         start: Vec::new(),
+        replica: None,
     };
     let draft = Draft::new(
         ObjectId::Packages(name.clone()),

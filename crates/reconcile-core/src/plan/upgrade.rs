@@ -179,8 +179,59 @@ fn etcd_serves(view: &View<'_>, host: &HostName) -> bool {
         || super::etcd::member(view, host).is_some_and(|member| member.healthy)
 }
 
+/// Whether packages of the database are half installed on a member of ours that has others beside it: an
+/// upgrade was cut off, and finishing it replaces what the member runs.
+fn half_installed(
+    view: &View<'_>,
+    host: &HostName,
+    server: &DesiredServer,
+    facts: &HostFacts,
+) -> bool {
+    let members = &view.desired.patroni.members;
+    let half = |package: &DesiredPackage| {
+        !etcd::PACKAGES.contains(&package.name.as_str())
+            && facts.packages.get(&package.name).is_some_and(|fact| !fact.complete)
+    };
+    members.contains_key(host)
+        && members.keys().any(|member| member != host && !view.leaves(member))
+        && facts.manifest.claims(ClaimKind::DataDir, &view.desired.patroni.data_dir)
+        && server.packages.iter().any(half)
+}
+
+/// Packages that are half installed are finished, but not under a primary that could hand over: whoever
+/// it was when the upgrade began, another may lead by now. Gives whom to ask in the moment of it.
+pub(super) fn finish(
+    view: &View<'_>,
+    host: &HostName,
+    server: &DesiredServer,
+    facts: &HostFacts,
+) -> Result<Option<String>, HoldReason> {
+    if !half_installed(view, host, server, facts) {
+        return Ok(None);
+    }
+    if leads(view, host) {
+        fit(view, host)?;
+        return Err(HoldReason::OneAtATime(ObjectId::Postgresql(host.clone())));
+    }
+    Ok(view.desired.patroni.members.get(host).map(|member| member.rest_url.clone()))
+}
+
+/// The primary whose half installed packages are to be finished.
+fn unfinished<'a>(view: &View<'a>) -> Option<&'a HostName> {
+    let (host, facts) =
+        cluster(view).primary.and_then(|(host, _)| Some((host, view.host(host)?)))?;
+    let (host, server) = view.desired.servers.get_key_value(host)?;
+    let reported = super::drift::only_reported(view, &ObjectId::Packages(host.clone()));
+    let ready = server.install && servers::no_space(facts).is_none() && !reported;
+    let stays = ready && !view.leaves(host);
+    (stays && half_installed(view, host, server, facts) && fit(view, host).is_ok()).then_some(host)
+}
+
 /// The primary whose programs are to be replaced next: it hands over before.
 pub(super) fn hands_over<'a>(view: &View<'a>) -> Option<&'a HostName> {
+    if let Some(host) = unfinished(view) {
+        return Some(host);
+    }
     let (upgrades, _) = all(view);
     let next = upgrades.first()?;
     let others = view

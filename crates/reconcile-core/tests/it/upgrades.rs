@@ -5,7 +5,7 @@ use reconcile_core::{
     model::{HostName, Observation, PatroniFact, PatroniRole},
     plan::{Impact, Step, text},
 };
-use reconcile_sim::{World, fixture};
+use reconcile_sim::{Package, World, fixture};
 
 use crate::refusals::{Case, three};
 
@@ -116,5 +116,36 @@ fn restarts_of_patroni() {
     });
     case.breaks("a Patroni that is not ours is not restarted", |case| {
         case.facts("node2").manifest.claims.clear();
+    });
+}
+
+/// A package that is half installed on a member is finished, but not under a primary.
+#[test]
+fn what_is_half_installed() {
+    let half = |host: &str| {
+        let mut world = World::converged(&three());
+        let package = Package { version: "1.0-1".to_owned(), complete: false };
+        world.server_mut(host).packages.insert("patroni".to_owned(), package);
+        Case::of(three(), &world)
+    };
+    let install =
+        |action: &Action| matches!(action, Action::Host(_, HostAction::InstallPackages { .. }));
+    let primary = half("node1");
+    assert!(!primary.plan.steps.iter().any(|step| install(&step.action)), "{:#?}", primary.plan);
+    let shown = text(&primary.plan, false);
+    assert!(
+        shown.contains("hand over node1/postgresql: its packages are to be replaced"),
+        "{shown}"
+    );
+    assert!(shown.contains("node1/packages: one disruptive step at a time"), "{shown}");
+
+    let case = half("node2");
+    case.breaks("who leads is asked for again where what is half installed is finished", |case| {
+        let action = &mut case.step(install).action;
+        let Action::Host(_, HostAction::InstallPackages { replica, .. }) = action else { panic!() };
+        assert!(replica.take().is_some());
+    });
+    case.breaks("what is half installed is not finished under a primary", |case| {
+        fact(case, "node2").role = PatroniRole::Primary;
     });
 }

@@ -111,6 +111,7 @@ async fn about_files_packages_and_claims() {
         claims: Vec::new(),
         silence: Vec::new(),
         start: Vec::new(),
+        replica: None,
     };
     complains(world.clone(), Action::Host(host("node1"), install), "database of its own").await;
     world.server_mut("node1").manifest.cluster = Some("other".to_owned());

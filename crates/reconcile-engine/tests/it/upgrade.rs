@@ -1,7 +1,13 @@
 //! Newer versions of packages that the file pins: which server comes when, what is restarted after, and
 //! what is held. (Crashes, lost answers and stale looks: the workloads of those names.)
 
-use reconcile_core::{desired::Desired, ports::Switching as _};
+use std::time::Duration;
+
+use reconcile_core::{
+    action::{Action, HostAction},
+    desired::Desired,
+    ports::{Fleet as _, Switching as _},
+};
 use reconcile_sim::{Faults, Package, SimFleet, Unit, World, fixture};
 use reconcile_spec::{
     ClusterSpec,
@@ -427,4 +433,63 @@ async fn nobody_hands_over_for_drift_that_is_only_reported() {
         held.iter().any(|held| held.contains("postgresql-15 is 1.0-1, not 15.2-1")),
         "{held:#?}"
     );
+}
+
+/// An upgrade was cut off on a replica, and that replica was promoted: what is half installed is finished
+/// when it has handed over.
+#[tokio::test(start_paused = true)]
+async fn what_is_half_installed_is_not_finished_under_a_primary() {
+    let half = |world: &mut World| {
+        let packages = &mut world.server_mut("node1").packages;
+        let package = Package { version: "15.2-1".to_owned(), complete: false };
+        packages.insert("postgresql-15".to_owned(), package);
+    };
+    let (fleet, after) = start(3, postgresql).await;
+    assert!(fleet.is_primary(&host("node1")).await);
+    fleet.change(half);
+    let plan = plan_now(&fleet, &after).await;
+    assert!(holds(&plan).iter().any(|held| {
+        held.starts_with("node1/packages") && held.contains("after node1/postgresql")
+    }));
+    settle(&fleet, &after, 3).await;
+    up_to_date(&fleet.world());
+    let order = done(&fleet);
+    assert!(order.contains(&"node1 hand over to node2".to_owned()), "{order:?}");
+    assert!(fleet.world().servers[&host("node1")].packages["postgresql-15"].complete);
+
+    // Without a switchover it waits, and says for what.
+    let never = desired(3, |spec| {
+        postgresql(spec);
+        spec.policy.switchover = Permission::Never;
+    });
+    let (fleet, _) = start(3, postgresql).await;
+    fleet.change(half);
+    drop(apply(&fleet, &never).await.unwrap());
+    let world = fleet.world();
+    assert_eq!(world.violations, Vec::<String>::new());
+    assert!(!world.servers[&host("node1")].packages["postgresql-15"].complete);
+    let held = holds(&plan_now(&fleet, &never).await);
+    assert!(held.iter().any(|held| held.contains("policy.switchover is `never`")), "{held:#?}");
+
+    // Who leads between the look and the effect is asked for by the step itself.
+    let (fleet, after) = start(3, postgresql).await;
+    fleet.change(|world| {
+        let package = Package { version: "15.2-1".to_owned(), complete: false };
+        world.server_mut("node2").packages.insert("postgresql-15".to_owned(), package);
+    });
+    let plan = plan_now(&fleet, &after).await;
+    let step = plan.steps.iter().find(|step| step.object.to_string() == "node2/packages").unwrap();
+    let mut action = step.action.clone();
+    fleet.change(|world| world.power_off("node1"));
+    assert!(fleet.is_primary(&host("node2")).await);
+    let done = fleet.perform(&action, Duration::from_secs(900)).await.unwrap_err();
+    assert!(done.to_string().contains("it is the primary by now"), "{done}");
+    assert_eq!(fleet.world().violations, Vec::<String>::new());
+    // Had it not asked, this is what would have been.
+    let Action::Host(_, HostAction::InstallPackages { replica, .. }) = &mut action else {
+        panic!()
+    };
+    assert!(replica.take().is_some());
+    drop(fleet.perform(&action, Duration::from_secs(900)).await);
+    assert_eq!(fleet.world().violations, ["the programs of the primary on node2 were finished"]);
 }

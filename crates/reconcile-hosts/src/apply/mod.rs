@@ -106,8 +106,10 @@ pub fn action_script(action: &HostAction, deadline: Duration) -> Result<String, 
     let seconds = deadline.saturating_sub(MARGIN).as_secs().max(1);
     let body = match action {
         HostAction::Claim { cluster, claims } => claim_lines(Some(cluster), claims),
-        HostAction::InstallPackages { packages, cluster, claims, silence, start } => {
-            packages::install(packages, cluster, claims, silence, start)?
+        HostAction::InstallPackages { packages, cluster, claims, silence, start, replica } => {
+            let ask = |endpoint| patroni::no_primary(endpoint, "nothing was installed");
+            let ask = replica.as_deref().map(ask).unwrap_or_default();
+            packages::install(packages, cluster, claims, (silence, start), &ask)?
         }
         HostAction::UpgradePackages { packages, outdates, replica } => {
             let ask = |endpoint| patroni::no_primary(endpoint, "nothing was upgraded");

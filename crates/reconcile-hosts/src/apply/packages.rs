@@ -171,12 +171,13 @@ pub(super) fn upgrade(
 }
 
 /// Installs packages; see [`reconcile_core::action::HostAction::InstallPackages`].
+/// `ask` is asked as late as can be.
 pub(super) fn install(
     packages: &[(String, Option<String>)],
     cluster: &str,
     claims: &[Claim],
-    silence: &[String],
-    start: &[String],
+    (silence, start): (&[String], &[String]),
+    ask: &str,
 ) -> Result<String, String> {
     let mut body =
         format!("R={} POLICY={}\n{WANT}{GUARD}{APT}{QUIET}", quote(POLICY), quote(POLICY_TEXT));
@@ -199,7 +200,7 @@ pub(super) fn install(
             writeln!(body, "had{index}=0; if lively {}; then had{index}=1; fi", quote(unit));
     }
     body.push_str(&claim_lines(Some(cluster), claims));
-    body.push_str("only=\nlate() { :; }\nbegin() { :; }\n");
+    let _infallible = write!(body, "only=\nlate() {{ :\n{ask}}}\nbegin() {{ :; }}\n");
     body.push_str(INSTALL);
     for (index, unit) in silence.iter().enumerate() {
         let _infallible = writeln!(body, "quiet {} \"$had{index}\"", quote(unit));

@@ -78,6 +78,7 @@ fn every_action(word: &str) -> Vec<HostAction> {
             claims: vec![claim(ClaimKind::Package, word)],
             silence: vec![text()],
             start: vec![text()],
+            replica: Some(text()),
         },
         HostAction::TryAccess {
             file: file(word, word),
