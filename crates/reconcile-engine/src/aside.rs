@@ -8,7 +8,7 @@ use std::{
 
 use reconcile_core::{
     action::{Action, HostAction},
-    model::ObjectId,
+    model::{ObjectId, Observed},
     plan::{Plan, SetAside, Step, Verb},
     ports::Retry,
 };
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backoff::Backoff,
     execute::{Execution, StepResult},
+    observe::{Answered, answered},
 };
 
 /// A step that failed and will fail again until somebody changes something is not tried again before
@@ -43,9 +44,16 @@ pub struct Turn {
     overdue: BTreeSet<ObjectId>,
     /// Told when there is a newer desired state.
     pub(crate) newer: CancellationToken,
+    /// What answered in the look before.
+    pub(crate) before: Option<Answered>,
 }
 
 impl Turn {
+    /// A pass of a single run after one that saw this.
+    pub(crate) fn after(observed: &Observed) -> Self {
+        Self { before: Some(answered(observed)), ..Self::default() }
+    }
+
     /// How long a step may take in this pass.
     pub(crate) fn deadline(&self, step: &Step) -> Duration {
         let whole = Duration::from_secs(step.deadline_seconds);
@@ -76,6 +84,8 @@ pub(crate) struct Aside {
     waits: BTreeMap<ObjectId, (Action, Instant)>,
     /// What took effect in the last pass.
     done: Vec<(ObjectId, Action)>,
+    /// What answered in it.
+    answered: Option<Answered>,
 }
 
 struct Try {
@@ -145,6 +155,11 @@ impl Aside {
         self.done.iter().any(|(object, action)| *object == step.object && *action == step.action)
     }
 
+    /// Takes note of what answered.
+    pub(crate) fn saw(&mut self, observed: &Observed) {
+        self.answered = Some(answered(observed));
+    }
+
     /// What a pass that begins now leaves alone.
     pub(crate) fn now(&self) -> Turn {
         let now = Instant::now();
@@ -157,6 +172,7 @@ impl Aside {
             wait: Some(WAIT),
             overdue: overdue.map(|(object, _)| object.clone()).collect(),
             newer: CancellationToken::new(),
+            before: self.answered.clone(),
         }
     }
 

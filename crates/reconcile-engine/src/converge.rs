@@ -40,6 +40,8 @@ pub struct Converged {
     pub errors: Vec<EffectError>,
     /// Steps that took effect over all passes.
     pub steps_done: usize,
+    /// Some of them did more than to wait.
+    pub wrote: bool,
     /// Passes.
     pub passes: u32,
     /// The run was asked to stop.
@@ -66,10 +68,14 @@ pub async fn converge<F: Fleet>(
     let mut previous = Vec::new();
     let mut repeats = 0;
     let mut looks = 0;
+    let mut turn = Turn::default();
+    let mut wrote = false;
     loop {
         passes += 1;
         listener.hear(&Event::PassStarted(passes));
-        let (last, execution) = run(fleet, desired, listener, stop, &Turn::default()).await?;
+        let (last, execution) = run(fleet, desired, listener, stop, &turn).await?;
+        turn = Turn::after(&last.observed);
+        wrote |= execution.wrote;
         steps_done += execution.done();
         let errors: Vec<EffectError> = execution.errors().cloned().collect();
         let stopped = stop.is_cancelled();
@@ -97,7 +103,7 @@ pub async fn converge<F: Fleet>(
             && (failing >= MAX_FAILING
                 || errors.iter().all(|error| error.retry == Retry::AfterChange));
         if finished || hopeless {
-            return Ok(Converged { last, errors, steps_done, passes, stopped });
+            return Ok(Converged { last, errors, steps_done, wrote, passes, stopped });
         }
         if !errors.is_empty() || repeated || unclear {
             tokio::select! {

@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use reconcile_core::{
     model::HostName,
-    plan::{Plan, Step},
+    plan::{Plan, Step, Verb},
     ports::{EffectError, Fleet, Retry},
 };
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,8 @@ pub struct Execution {
     pub results: BTreeMap<usize, StepResult>,
     /// A disruptive step was left out, since other steps were under way.
     pub(crate) held_back: bool,
+    /// Something took effect that does more than to wait.
+    pub(crate) wrote: bool,
 }
 
 impl Execution {
@@ -161,6 +163,7 @@ async fn run<F: Fleet>(
             }
             result => {
                 listener.hear(&Event::StepFinished { step, result: &result, took });
+                execution.wrote |= result.is_ok() && step.verb != Verb::Await;
                 result.map_or_else(StepResult::Failed, |()| StepResult::Done)
             }
         };

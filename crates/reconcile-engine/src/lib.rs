@@ -23,6 +23,5 @@ pub use events::{Event, Listener};
 pub use execute::{Execution, StepResult};
 pub use journal::Journal;
 pub use leased::Leased;
-pub use observe::observe;
 pub use pass::{Pass, look, run};
 pub use refusal::PassError;

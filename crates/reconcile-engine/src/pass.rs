@@ -15,7 +15,7 @@ use crate::{
     aside::Turn,
     events::{Event, Listener},
     execute::{Execution, execute},
-    observe::observe,
+    observe::{Answered, observe},
     refusal::PassError,
     resume::{forget_stopped, resume_owed},
 };
@@ -35,7 +35,7 @@ pub async fn look<F: Fleet>(
     desired: &Desired,
     listener: &dyn Listener,
 ) -> Result<Pass, PassError> {
-    look_beside(fleet, desired, listener, &SetAside::new()).await
+    look_beside(fleet, desired, listener, &SetAside::new(), None).await
 }
 
 async fn look_beside<F: Fleet>(
@@ -43,9 +43,10 @@ async fn look_beside<F: Fleet>(
     desired: &Desired,
     listener: &dyn Listener,
     set_aside: &SetAside,
+    before: Option<&Answered>,
 ) -> Result<Pass, PassError> {
     let started = Instant::now();
-    let (observed, answers) = observe(fleet, desired).await;
+    let (observed, answers) = observe(fleet, desired, before).await;
     let known =
         observed.hosts.values().filter(|facts| matches!(facts, Observation::Known(_))).count();
     let servers = observed.hosts.len();
@@ -71,7 +72,7 @@ pub async fn run<F: Fleet>(
 ) -> Result<(Pass, Execution), PassError> {
     // Clients wait: before anything else, and again in the next pass where it fails.
     let failed = resume_owed(fleet.switching(), desired, listener).await;
-    let pass = look_beside(fleet, desired, listener, &turn.set_aside).await?;
+    let pass = look_beside(fleet, desired, listener, &turn.set_aside, turn.before.as_ref()).await?;
     forget_stopped(desired, &pass.observed, &failed, listener);
     let execution = execute(fleet, &pass.plan, listener, stop, turn).await;
     Ok((pass, execution))

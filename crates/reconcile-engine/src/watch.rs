@@ -148,8 +148,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
     let begun = Instant::now();
     let mut due = begun;
     let mut ended = due;
-    let mut last_proof: Option<Instant> = None;
-    let mut changed = false;
+    let mut proofs = Proofs::default();
     let mut number = 0;
     let mut poll = tokio::time::interval(rhythm.poll);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -214,7 +213,8 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             done: execution.done(),
             failed: execution.errors().count(),
         });
-        changed |= execution.done() > 0;
+        proofs.note(&execution);
+        aside.saw(&pass.observed);
         let again = aside.note(&pass.plan, &execution, rhythm.jitter);
         backoff.reset();
         if ahead.is_some() {
@@ -224,22 +224,48 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             due = Instant::now();
             continue;
         }
-        // Whether clients are served does not depend on what is held, or fails: only the proof that
-        // follows a change waits for its end.
         let converged = pass.plan.is_converged();
-        let soon = converged && (changed || last_proof.is_none());
-        if soon || last_proof.unwrap_or(begun).elapsed() >= rhythm.prove_every {
-            let commit = converged && changed;
+        if proofs.due(converged, begun, rhythm) {
+            let commit = converged && proofs.wrote;
             listener.hear(&Event::Verifying);
             let proof = prover.prove(current, &pass.observed, commit);
             let proof = meanwhile(proof, source, &generation, &turn.newer, &mut poll, listener);
             let report;
             (report, ahead) = proof.await;
             listener.hear(&Event::Verified(&report));
-            changed &= !(commit && report.holds());
-            last_proof = Some(Instant::now());
+            proofs.made(converged && report.holds());
         }
         due = next_look(rhythm, &aside, &execution, again);
+    }
+}
+
+/// The proofs of service so far, and what was done since one held.
+#[derive(Default)]
+struct Proofs {
+    last: Option<Instant>,
+    changed: bool,
+    /// It was more than to wait: the next proof commits a row. What was only waited for leaves no trace.
+    wrote: bool,
+}
+
+impl Proofs {
+    fn note(&mut self, execution: &Execution) {
+        self.changed |= execution.done() > 0;
+        self.wrote |= execution.wrote;
+    }
+
+    /// Whether clients are served does not depend on what is held, or fails: only the proof that
+    /// follows a change waits for its end.
+    fn due(&self, converged: bool, begun: Instant, rhythm: Rhythm) -> bool {
+        converged && (self.changed || self.last.is_none())
+            || self.last.unwrap_or(begun).elapsed() >= rhythm.prove_every
+    }
+
+    fn made(&mut self, holds: bool) {
+        self.last = Some(Instant::now());
+        if holds {
+            (self.changed, self.wrote) = (false, false);
+        }
     }
 }
 

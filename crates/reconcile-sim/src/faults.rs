@@ -72,7 +72,8 @@ impl Faults {
         draw(&mut faults.halves, 20, effects);
         draw(&mut faults.refusals, 20, effects);
         draw(&mut faults.stale_reads, 60, reads);
-        draw(&mut faults.failed_reads, 40, reads);
+        // Each is asked for twice, so that about as many are unknown in the end.
+        draw(&mut faults.failed_reads, 200, reads);
         if random.chance(300)
             && let Some(host) = random.pick(hosts).cloned()
         {

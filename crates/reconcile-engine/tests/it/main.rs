@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod asked_twice;
 mod bare;
 mod crashes;
 mod cut_off;

@@ -111,8 +111,14 @@ async fn under_lease(
             .await
             .map_err(|error| unsafe_plan(&error))?;
         if last.plan.steps.is_empty() {
-            let nothing =
-                Converged { last, errors: Vec::new(), steps_done: 0, passes: 1, stopped: false };
+            let nothing = Converged {
+                last,
+                errors: Vec::new(),
+                steps_done: 0,
+                wrote: false,
+                passes: 1,
+                stopped: false,
+            };
             return Ok(Some(nothing));
         }
     }
@@ -191,7 +197,7 @@ async fn run_one(
     }
     journal.hear(&Event::Verifying);
     // A run that changed nothing leaves no trace: its proof is rolled back.
-    let report = prove(prepared, &converged.last.observed, converged.steps_done > 0).await;
+    let report = prove(prepared, &converged.last.observed, converged.wrote).await;
     journal.hear(&Event::Verified(&report));
     let seconds = started.elapsed().as_secs_f64();
     if !converged.last.plan.held.is_empty() {
