@@ -77,7 +77,10 @@ pub struct Condition {
 impl Condition {
     /// The status that it has while all is well.
     pub fn wanted(kind: &str) -> Truth {
-        truth(!matches!(kind, "Reconciling" | "Stalled" | "Paused" | "Leaving" | "OrphanedMember"))
+        truth(!matches!(
+            kind,
+            "Reconciling" | "Stalled" | "Paused" | "Leaving" | "OrphanedMember" | "LockedOut"
+        ))
     }
 }
 
@@ -231,6 +234,7 @@ pub fn status(
     conditions.push(utilities(&services, observed.swarm.reason().filter(|_| !services.is_empty())));
     conditions.push(topology::leaving(desired, observed));
     conditions.push(topology::orphans(desired, observed));
+    conditions.push(locked_out(desired));
     Status {
         cluster: desired.cluster.clone(),
         observed_generation: desired.digest(),
@@ -299,6 +303,18 @@ fn ready(pending: usize, held: usize, proof: Option<&VerifyReport>) -> Condition
         None => (Truth::Unknown, "NotProven", "as desired; service was not proven".to_owned()),
     };
     Condition { kind: "Ready", status, reason, message }
+}
+
+/// Whether the access rules keep somebody out who must come in, be they in force or not.
+fn locked_out(desired: &Desired) -> Condition {
+    let warning = desired.patroni.access.warning();
+    Condition {
+        kind: "LockedOut",
+        status: truth(warning.is_some()),
+        reason: if warning.is_some() { "ByRules" } else { "NobodyKnown" },
+        message: warning
+            .unwrap_or_else(|| "no access rule is certain to lock out who must come in".to_owned()),
+    }
 }
 
 fn utilities(services: &[ServiceStatus], unknown: Option<&str>) -> Condition {

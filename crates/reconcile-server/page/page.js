@@ -128,6 +128,8 @@ function problems() {
   if (lease && !lease.held) add('warn', 'operator', 'does nothing, it waits for the lease: ' + lease.waits);
   const paused = doc.conditions.find(condition => condition.type === 'Paused' && condition.status === 'True');
   if (paused) add('warn', 'paused', paused.message + (doc.plan.paused.length ? '; ' + counted(doc.plan.paused.length, 'step') + ' would be done' : ''));
+  const locked = doc.conditions.find(condition => condition.type === 'LockedOut' && condition.status === 'True');
+  if (locked) add('warn', 'pg_hba', locked.message);
   if (certificate && certificate.fault) add('warn', 'certificate', certificate.fault + '; the one before stays in use');
   if (certificate && certificate.notAfter && Date.parse(certificate.notAfter) - now() < 14 * 86400000) add('warn', 'certificate', 'of this page is valid until ' + certificate.notAfter.slice(0, 10));
   for (const { name, archive } of doc.hosts) {
@@ -319,7 +321,7 @@ function drawHeld() {
 function drawConditions() {
   $('conditions').replaceChildren(...doc.conditions.map(condition => {
     // False is how these should be.
-    const when = { Reconciling: 'work', Stalled: 'warn', Paused: 'warn', Leaving: 'work', OrphanedMember: 'warn' }[condition.type];
+    const when = { Reconciling: 'work', Stalled: 'warn', Paused: 'warn', Leaving: 'work', OrphanedMember: 'warn', LockedOut: 'warn' }[condition.type];
     const level = condition.status === 'Unknown' ? 'doubt'
       : when ? (condition.status === 'False' ? 'good' : when)
       : condition.status === 'True' ? 'good' : 'bad';

@@ -149,7 +149,7 @@ pub(crate) fn condition_changes(old: &[Condition], new: &[Condition], entries: &
             (status, _) if status == wanted => Level::Good,
             // These are somebody's will.
             (_, "Reconciling" | "Leaving" | "Paused") => Level::Info,
-            (_, "OrphanedMember") => Level::Warn,
+            (_, "OrphanedMember" | "LockedOut") => Level::Warn,
             _ => Level::Bad,
         };
         let text = format!(

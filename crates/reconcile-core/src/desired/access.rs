@@ -58,6 +58,34 @@ pub struct Login {
     pub replication: bool,
 }
 
+/// Locked out, as far as a text names them.
+const NAMED: usize = 3;
+
+/// [`DesiredAccess::warning`] of a file, for whoever has not its secrets.
+pub fn warning(spec: &ClusterSpec) -> Option<String> {
+    access(spec).warning()
+}
+
+impl DesiredAccess {
+    /// Who is certain to be locked out, and by which line.
+    pub fn locked_out(&self) -> Option<String> {
+        let all = &self.lockouts;
+        let named = all.get(..NAMED.min(all.len())).filter(|named| !named.is_empty())?.join("; ");
+        Some(match all.len() - NAMED.min(all.len()) {
+            0 => named,
+            more => format!("{named}; and {more} more"),
+        })
+    }
+
+    /// A word about the rules that stands as long as they do, whether or not they are in force yet.
+    pub fn warning(&self) -> Option<String> {
+        self.locked_out().map(|who| format!("the access rules lock out {who}; {REMEDY}"))
+    }
+}
+
+/// What to do about rules that lock somebody out.
+pub const REMEDY: &str = "change postgresql.hba, or say `deliberate: true` there";
+
 /// pg_hba.conf in a data directory.
 pub fn file(data_dir: &str) -> String {
     format!("{data_dir}/pg_hba.conf")

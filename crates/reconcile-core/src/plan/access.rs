@@ -17,9 +17,6 @@ use crate::{
     model::{AccessNote, AccessState, HostFacts, HostName, ObjectId, PatroniFact, PatroniRole},
 };
 
-/// Locked out, as far as a hold names them.
-const NAMED: usize = 3;
-
 /// Members that stay and are known.
 fn staying<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a HostName, &'a HostFacts)> {
     let members = view.desired.patroni.members.keys();
@@ -84,15 +81,8 @@ fn refusal(view: &View<'_>) -> Option<String> {
 
 /// Who would be locked out, by the rules alone.
 fn lockout(view: &View<'_>) -> Option<String> {
-    let all = &view.desired.patroni.access.lockouts;
-    let named = all.get(..NAMED.min(all.len())).filter(|named| !named.is_empty())?.join("; ");
-    let more = match all.len() - NAMED.min(all.len()) {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    Some(format!(
-        "the access rules would lock out {named}{more}; change postgresql.hba, or say `deliberate: true` there"
-    ))
+    let who = view.desired.patroni.access.locked_out()?;
+    Some(format!("the access rules would lock out {who}; {}", access::REMEDY))
 }
 
 fn object(host: &HostName) -> ObjectId {

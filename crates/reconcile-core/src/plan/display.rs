@@ -14,7 +14,8 @@ pub fn text(plan: &Plan, details: bool) -> String {
 
 fn write_plan(text: &mut String, plan: &Plan, details: bool) -> std::fmt::Result {
     if plan.is_converged() {
-        return writeln!(text, "Cluster {} is as desired: nothing to do.", plan.cluster);
+        writeln!(text, "Cluster {} is as desired: nothing to do.", plan.cluster)?;
+        return write_warnings(text, plan);
     }
     let paused: Vec<_> = plan.paused().collect();
     let queued: Vec<_> = plan.queued().collect();
@@ -58,6 +59,13 @@ fn write_plan(text: &mut String, plan: &Plan, details: bool) -> std::fmt::Result
         for held in stalled {
             writeln!(text, "  ? {}: {}", held.object, held.reason)?;
         }
+    }
+    write_warnings(text, plan)
+}
+
+fn write_warnings(text: &mut String, plan: &Plan) -> std::fmt::Result {
+    for warning in &plan.warnings {
+        writeln!(text, "\nWarning: {warning}")?;
     }
     Ok(())
 }

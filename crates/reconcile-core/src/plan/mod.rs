@@ -65,6 +65,9 @@ pub struct Plan {
     /// While it is paused: the plan as it would be. Nothing of it is ever executed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without_pause: Option<Box<Plan>>,
+    /// What a person should look at in the desired state; no step follows from it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Plan {
@@ -324,6 +327,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
             steps,
             held,
             without_pause: None,
+            warnings: desired.patroni.access.warning().into_iter().collect(),
         }
     };
     let Some(pause) = arrange::pause(&desired.policy, observed) else {

@@ -3,9 +3,10 @@
 use reconcile_core::{
     action::{AccessTrial, Action, HostAction},
     check::check,
-    desired::{Desired, desired},
+    desired::{Desired, access::warning, desired},
     model::{AccessNote, AccessState, ClaimKind, Observation, SecretText},
-    plan::{Impact, plan},
+    plan::{Impact, plan, text},
+    status::{Truth, status},
 };
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{HbaMethod, HbaRule, HbaType};
@@ -217,4 +218,34 @@ fn a_trial_that_was_cut_off_is_taken_back_whatever_else_is_unknown() {
     assert!(!trial(&mut known).back, "it is begun again");
     let began = "only a trial of access rules that was cut off is taken back";
     opening().breaks(began, |case| trial(case).back = true);
+}
+
+/// Rules that lock somebody out are told as long as they stand, also where nothing is to be done.
+#[test]
+fn a_lockout_in_force_is_a_standing_warning() {
+    let with = |deliberate: bool| {
+        let reject = rule("0.0.0.0/0", HbaMethod::Reject);
+        let own = HbaRule { user: "app".to_owned(), deliberate, ..reject };
+        let spec = fixture::spec(3, 0, |spec| spec.postgresql.hba.push(own));
+        let desired = fixture::desire(&spec);
+        let observed = World::converged(&desired).observe(&desired);
+        let plan = plan(&desired, &observed);
+        assert!(plan.is_converged(), "{plan:#?}");
+        let shown = status(&desired, &observed, &plan, None);
+        let mut all = shown.conditions.into_iter();
+        let condition = all.find(|condition| condition.kind == "LockedOut").unwrap();
+        assert_eq!(warning(&spec).is_some(), condition.status == Truth::True);
+        (text(&plan, false), condition)
+    };
+    let (plan, condition) = with(false);
+    assert_eq!((condition.status, condition.reason), (Truth::True, "ByRules"));
+    assert!(condition.message.contains("lock out app to database"), "{}", condition.message);
+    assert!(condition.message.contains("by `host all app 0.0.0.0/0 reject`"));
+    assert!(
+        plan.contains("is as desired: nothing to do.\n\nWarning: the access rules lock out app")
+    );
+    assert!(plan.contains("say `deliberate: true` there"), "{plan}");
+    let (plan, condition) = with(true);
+    assert_eq!((condition.status, condition.reason), (Truth::False, "NobodyKnown"));
+    assert!(!plan.contains("Warning"), "{plan}");
 }

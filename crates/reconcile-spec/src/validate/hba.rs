@@ -58,11 +58,11 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
                     .help("a network such as `10.0.0.0/8`, or `samenet`, `samehost`, `all`"),
             );
         }
-        (_, Some(address)) => {
-            if let Err(message) = address_form(address) {
-                rules.push(Fault::error(address_path, message));
-            }
-        }
+        (_, Some(address)) => match address_form(address) {
+            Err(message) => rules.push(Fault::error(address_path, message)),
+            Ok(Address::Name) => rules.push(looked_up(address_path, address)),
+            Ok(Address::Network) => {}
+        },
     }
     let method = method_of(rules, &format!("{path}.method"), method.as_deref(), kind);
     let mut plain = std::collections::BTreeMap::new();
@@ -87,9 +87,27 @@ fn line(rules: &mut Rules<'_>, index: usize, rule: &v1alpha1::HbaRule) -> Option
     })
 }
 
-fn address_form(address: &str) -> Result<(), String> {
+/// What the address of a line is.
+enum Address {
+    /// A network, or a word for one.
+    Network,
+    /// A host name, or the end of one.
+    Name,
+}
+
+/// Nothing is looked up here: what a name means to the servers only they know.
+fn looked_up(path: String, name: &str) -> Fault {
+    let message = format!(
+        "`{name}` is a name: PostgreSQL looks up the name of each client that connects, and the addresses of that name"
+    );
+    Fault::warning(path, message).help(
+        "a client that the servers cannot look up both ways does not fit the line; a network such as `10.0.0.0/8` needs no name service",
+    )
+}
+
+fn address_form(address: &str) -> Result<Address, String> {
     if matches!(address, "all" | "samehost" | "samenet") {
-        return Ok(());
+        return Ok(Address::Network);
     }
     if let Ok(single) = address.parse::<IpAddr>() {
         let bits = if single.is_ipv4() { 32 } else { 128 };
@@ -98,13 +116,17 @@ fn address_form(address: &str) -> Result<(), String> {
         ));
     }
     if address.contains('/') {
-        return text::network(address).map(|_| ());
+        return text::network(address).map(|_| Address::Network);
     }
     let name = address.strip_prefix('.').unwrap_or(address);
     let fits = !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
         && name.bytes().any(|b| b.is_ascii_alphabetic());
-    if fits { Ok(()) } else { Err(format!("{address:?} is neither a network nor a host name")) }
+    if fits {
+        Ok(Address::Name)
+    } else {
+        Err(format!("{address:?} is neither a network nor a host name"))
+    }
 }
 
 fn method_of(

@@ -74,6 +74,9 @@ pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
 fn validate(cli: &Cli) -> Result<Outcome, Failure> {
     let source = source::read(cli)?;
     for spec in &source.clusters {
+        if let Some(warning) = reconcile_core::desired::access::warning(spec) {
+            output::note(&format!("warning: {warning}"));
+        }
         let valid = format!("cluster {} is valid: {} hosts", spec.name, spec.hosts.len());
         match crate::secrets::check(spec, &source.base)? {
             Ok(count) => output::print(&format!("{valid}; all {count} secrets are there\n"))?,

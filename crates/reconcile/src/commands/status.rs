@@ -120,7 +120,7 @@ fn coloured(table: &str, conditions: &[Condition]) -> String {
             (kind, status) if status == Condition::wanted(kind) => "32",
             // These are somebody's will, and pass.
             ("Reconciling" | "Leaving", _) => "36",
-            ("Paused" | "OrphanedMember", _) => "33",
+            ("Paused" | "OrphanedMember" | "LockedOut", _) => "33",
             _ => "31",
         };
         let word = format!("{status:?}");

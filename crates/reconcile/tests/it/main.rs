@@ -47,6 +47,30 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
+/// No secret is needed to say whom the rules keep out, and a name is taken with a word about it.
+#[test]
+fn access_rules_that_lock_out_are_a_warning() {
+    let folder = folder();
+    let file = folder.path().join("cluster.yaml");
+    let text = fs::read_to_string(&file).expect("read");
+    let rules = "  postgresql:\n    hba:\n      - { type: host, database: all, user: all, address: db.example.org }\n      - { type: host, database: all, user: all, address: 0.0.0.0/0, method: reject }\n";
+    let with = text + rules;
+    fs::write(&file, &with).expect("written");
+    let output = reconcile(folder.path(), &["validate", "-f", "cluster.yaml"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.contains("`db.example.org` is a name: PostgreSQL looks up"), "{told}");
+    // What may or may not be let in before is for the trial.
+    assert!(!told.contains("lock out"), "{told}");
+    let name = "      - { type: host, database: all, user: all, address: db.example.org }\n";
+    fs::write(&file, with.replace(name, "")).expect("written");
+    let output = reconcile(folder.path(), &["validate", "-f", "cluster.yaml"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.contains("warning: the access rules lock out "), "{told}");
+    assert!(told.contains("by `host all all 0.0.0.0/0 reject`"), "{told}");
+}
+
 #[test]
 fn every_example_is_valid() {
     for entry in fs::read_dir(root().join("examples")).expect("examples") {
