@@ -78,9 +78,17 @@ fn parts(facts: &HostFacts) -> [(&'static str, Told); 5] {
     ]
 }
 
-/// Parts that did not answer.
-fn silent(facts: &HostFacts) -> impl Iterator<Item = &'static str> {
-    parts(facts).into_iter().filter(|(_, told)| *told == Told::Unknown).map(|(part, _)| part)
+/// Parts that were asked for and did not answer.
+fn silent(request: &ProbeRequest, facts: &HostFacts) -> impl Iterator<Item = &'static str> {
+    let asked = [
+        request.docker,
+        request.etcd.is_some(),
+        request.patroni.is_some(),
+        request.patroni.is_some(),
+        request.sql.is_some(),
+    ];
+    let silent = parts(facts).into_iter().zip(asked);
+    silent.filter(|((_, told), asked)| *asked && *told == Told::Unknown).map(|((part, _), _)| part)
 }
 
 /// Observes all that plans for `desired` rest on; with the time that each server took to answer.
@@ -178,13 +186,17 @@ async fn ask_twice<F: Fleet>(
             fleet.observe_host(host, request).await
         }
         Ok(facts) => {
-            if !silent(&facts).any(&news) {
+            if !silent(request, &facts).any(&news) {
                 return Ok(facts);
             }
             tracing::debug!(%host, "told less than before, asked once more");
             let left = HOST_DEADLINE.saturating_sub(asked.elapsed() + PAUSE);
             match timeout(left, fleet.observe_host(host, request)).await {
-                Ok(Ok(again)) if silent(&again).count() <= silent(&facts).count() => Ok(again),
+                Ok(Ok(again))
+                    if silent(request, &again).count() <= silent(request, &facts).count() =>
+                {
+                    Ok(again)
+                }
                 Ok(_) | Err(_) => Ok(facts),
             }
         }

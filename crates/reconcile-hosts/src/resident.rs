@@ -159,9 +159,11 @@ impl Residents {
         for name in ["listeners", "ss.rc", "ss.err", "packages", "packages.err"] {
             sections.fill(&known.sections, name);
         }
-        if sections.bytes("docker") == Some(b"OK")
-            && let Some(info) = known.sections.bytes("docker")
-        {
+        if sections.bytes("docker") == Some(b"OK") {
+            // It answers, and what it said before may have been nothing, or its own trouble.
+            let Some(info) = known.sections.bytes("docker").filter(|info| docker_told(info)) else {
+                return Ok(None);
+            };
             sections.put("docker", info.to_vec());
         }
         Ok(Some(sections))
@@ -234,6 +236,20 @@ impl Known {
     fn holds(&self, request: &ProbeRequest, effects: u64) -> bool {
         self.at.elapsed() < FRESH && self.effects == effects && self.request == *request
     }
+}
+
+/// Docker's `/info`, as much as is needed to know that it is one.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Info {
+    #[serde(default)]
+    server_errors: Option<Vec<String>>,
+}
+
+/// Whether Docker told all it was asked for.
+fn docker_told(info: &[u8]) -> bool {
+    let info = serde_json::from_slice::<Info>(info);
+    info.is_ok_and(|info| info.server_errors.is_none_or(|errors| errors.is_empty()))
 }
 
 /// Which server answered; None where a row is not one.

@@ -75,7 +75,17 @@ impl Fleet for &Shaky {
         host: &HostName,
         request: &ProbeRequest,
     ) -> Result<HostFacts, EffectError> {
-        let facts = self.fleet.observe_host(host, request).await;
+        let mut facts = self.fleet.observe_host(host, request).await;
+        if let Ok(facts) = &mut facts {
+            // As a real server has it.
+            if request.etcd.is_none() {
+                facts.etcd = Observation::unknown("was not asked");
+            }
+            if request.patroni.is_none() {
+                facts.patroni = Observation::unknown("was not asked");
+                facts.sql = Observation::unknown("was not asked");
+            }
+        }
         if host.as_str() != "node1" {
             return facts;
         }
@@ -236,4 +246,13 @@ async fn what_was_only_waited_for_is_proven_without_a_trace() {
         files.get_mut("/etc/default/etcd").unwrap().bytes.extend_from_slice(b"# by hand\n");
     };
     assert_eq!(watched(edit, &[], Whole, 55).await.1, [true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_asked_of_a_server_is_not_missed() {
+    let desired = fixture::desire(&fixture::spec(3, 1, |_| {}));
+    let shaky = Shaky::new(converged(&desired).await, &[], Whole);
+    look(&&shaky, &desired, &()).await.unwrap();
+    let probes = shaky.fleet.round_trips();
+    assert_eq!(probes[&HostName::new("node4")], 1, "a worker: {probes:?}");
 }

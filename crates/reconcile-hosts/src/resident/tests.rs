@@ -56,6 +56,8 @@ struct World {
     marks: String,
     /// psql ends instead of answering.
     psql_ends: bool,
+    /// Docker's `/info` does not come in time.
+    docker_late: bool,
     whole: usize,
     rest: usize,
     shells: usize,
@@ -111,7 +113,8 @@ impl World {
             sections.push(("listeners", "those\n".to_owned()));
         }
         let pinged = question.contains("path=_ping") && question.contains(self.marks.trim_end());
-        sections.push(("docker", if pinged { "OK" } else { "{}" }.to_owned()));
+        let info = if self.docker_late { "" } else { "{}" };
+        sections.push(("docker", if pinged { "OK" } else { info }.to_owned()));
         let table = |(name, body): &(&str, String)| format!("{} {name}\n", body.len());
         let table: String = sections.iter().map(table).collect();
         let bodies: String = sections.iter().map(|(_, body)| body.as_str()).collect();
@@ -238,6 +241,20 @@ async fn a_psql_that_ended_is_made_up_for() {
     let answer = fake.asked(&mut residents, 0).await;
     assert_eq!(answer.status("sql"), Some(0));
     assert_eq!(fake.counted(), (2, 2));
+}
+
+#[tokio::test]
+async fn a_docker_that_was_late_once_is_asked_again() {
+    let (fake, mut residents) = acquainted().await;
+    {
+        let mut world = fake.0.lock().unwrap();
+        world.docker_late = true;
+        "/var/lib/docker/swarm 8 later\n".clone_into(&mut world.marks);
+    }
+    assert_eq!(fake.asked(&mut residents, 0).await.text("docker"), "");
+    fake.0.lock().unwrap().docker_late = false;
+    assert_eq!(fake.asked(&mut residents, 0).await.text("docker"), "{}");
+    assert_eq!(fake.counted(), (2, 2), "all was asked, since nothing was known of it");
 }
 
 #[tokio::test]
