@@ -12,7 +12,7 @@ use std::{
 
 use tokio_postgres::{Config, NoTls};
 
-use crate::harness::{Lab, Login, figure, seconds};
+use crate::harness::{Lab, Login, PATIENCE, figure, get_body, seconds, until};
 
 /// Between two writes of one client.
 const PACE: Duration = Duration::from_millis(50);
@@ -76,7 +76,12 @@ fn parameters_that_need_a_restart_are_rolled_out_under_writes() {
         ("raised", "max_connections: 300", "300", 1),
         ("lowered", "max_connections: 150", "150", 1),
         ("one raised, one lowered", "max_connections: 120, max_worker_processes: 16", "120", 1),
-        ("shared_buffers", "max_connections: 120, shared_buffers: 160MB", "120", 1),
+        (
+            "shared_buffers, archive_mode",
+            "max_connections: 120, shared_buffers: 160MB, archive_mode: on, archive_command: /bin/true",
+            "120",
+            1,
+        ),
     ];
     let mut total = 0;
     for (what, parameters, connections, transactions) in rollouts {
@@ -130,6 +135,7 @@ fn parameters_that_need_a_restart_are_rolled_out_under_writes() {
         }
         lab.reconcile(&changed, &["--plain"]).expect(0).says("0 steps done");
     }
+    archived_wal_is_told(&lab);
     // A name that PostgreSQL does not have is refused before anything is looked at.
     let text = lab
         .example()
@@ -137,4 +143,40 @@ fn parameters_that_need_a_restart_are_rolled_out_under_writes() {
     let misspelt = lab.write("misspelt.yaml", &text);
     lab.reconcile(&misspelt, &["validate"]).expect(1).says("did you mean `shared_buffers`?");
     lab.reconcile(&spec, &[]).expect(0);
+}
+
+/// How old the last archived WAL is, and the last failure, as monitoring asks for it.
+fn archived_wal_is_told(lab: &Lab) {
+    let spec = lab.dir().join("rolling.yaml");
+    let job = lab.start(&spec, &["--watch", "--interval", "1", "--listen", "127.0.0.1:0"]);
+    let address = until("the status endpoint's address", PATIENCE, || {
+        let told = job.told();
+        let url = told.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+        url.and_then(|url| url.parse().ok()).ok_or(told)
+    });
+    let primary = lab.primary();
+    let told = |metric: &str| {
+        let text = get_body(address, "/metrics")?;
+        let start = format!("reconcile_postgresql_{metric}_timestamp_seconds{{");
+        let line = text.lines().find(|line| line.starts_with(&start) && line.contains(&primary));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        value.ok_or_else(|| format!("no {start} of {primary}"))
+    };
+    let sql = |statement: &str| {
+        lab.sh(
+            &primary,
+            &format!(
+                "cd /; setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtqc '{statement}'"
+            ),
+        )
+    };
+    let began: f64 = sql("select extract(epoch from now())").trim().parse().expect("seconds");
+    // A record, for a segment without one is not switched.
+    sql("select txid_current(), pg_switch_wal()");
+    until("the archived segment in the metrics", PATIENCE, || {
+        let at = told("last_archived")?;
+        if at >= began.floor() { Ok(()) } else { Err(format!("{at} is before {began}")) }
+    });
+    assert!(told("last_archive_failure").is_err(), "nothing failed yet");
+    job.terminate(PATIENCE).expect(0);
 }
