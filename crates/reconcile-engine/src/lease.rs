@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use reconcile_core::{
     lease::{Ballot, Claimant, TTL, Vote, Voters},
     model::HostName,
@@ -279,31 +279,27 @@ pub async fn keep<V: Voters>(port: &V, held: &Held) {
         tokio::time::sleep(RENEW).await;
         let asked = Instant::now();
         if held.holds() {
-            let votes = ballot(port, &all, &Ballot::Claim(held.claimant.clone())).await;
-            let granted =
-                votes.iter().filter(|vote| matches!(vote, Ok(Vote { granted: true, .. }))).count();
-            let holder = &held.claimant.holder;
-            // It did not answer when this lease was won and remembers one that is over.
-            let objects = |vote: &Vote| !vote.granted && vote.left_ms == 0;
-            let why = all.iter().zip(&votes).find_map(|(host, vote)| {
-                let vote = vote.as_ref().ok()?;
-                if let Some(by) = asked_by_other(vote, holder) {
-                    return Some(GiveBack::Asked { by: by.to_owned() });
+            let claim = &Ballot::Claim(held.claimant.clone());
+            let mut votes: FuturesUnordered<_> = all
+                .iter()
+                .map(|host| async move { (host, ask(port, host, claim).await) })
+                .collect();
+            let mut granted = 0;
+            while let Some((host, vote)) = votes.next().await {
+                let Ok(vote) = vote else { continue };
+                if let Some(why) = gives_back(held, host, &vote) {
+                    held.give_back
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .get_or_insert(why);
+                    held.asked.cancel();
                 }
-                objects(vote).then(|| GiveBack::Outdated {
-                    host: host.clone(),
-                    token: vote.token,
-                    holder: vote.holder.clone(),
-                    own: held.claimant.token,
-                })
-            });
-            if let Some(why) = why {
-                held.give_back.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-                held.asked.cancel();
-            }
-            if granted >= needed {
-                *held.until.lock().unwrap_or_else(PoisonError::into_inner) =
-                    asked + TTL.saturating_sub(MARGIN);
+                granted += usize::from(vote.granted);
+                // At once: a voter that is cut off answers as late as the lease would have run out.
+                if vote.granted && granted == needed {
+                    *held.until.lock().unwrap_or_else(PoisonError::into_inner) =
+                        asked + TTL.saturating_sub(MARGIN);
+                }
             }
         }
         if !held.holds() {
@@ -329,18 +325,34 @@ async fn ballot<V: Voters>(
     voters: &[HostName],
     ballot: &Ballot,
 ) -> Vec<Result<Vote, EffectError>> {
-    join_all(voters.iter().map(|voter| async move {
-        timeout(ANSWER, port.vote(voter, ballot)).await.unwrap_or_else(|_| {
-            let cause = format!("no answer within {} s", ANSWER.as_secs());
-            Err(EffectError::new(
-                Some(voter),
-                format!("ask {voter} for the lease"),
-                cause,
-                Retry::Later,
-            ))
-        })
-    }))
-    .await
+    join_all(voters.iter().map(|voter| ask(port, voter, ballot))).await
+}
+
+/// One voter's answer.
+async fn ask<V: Voters>(port: &V, voter: &HostName, ballot: &Ballot) -> Result<Vote, EffectError> {
+    timeout(ANSWER, port.vote(voter, ballot)).await.unwrap_or_else(|_| {
+        let cause = format!("no answer within {} s", ANSWER.as_secs());
+        Err(EffectError::new(
+            Some(voter),
+            format!("ask {voter} for the lease"),
+            cause,
+            Retry::Later,
+        ))
+    })
+}
+
+/// Why a vote wants the lease to be given back.
+fn gives_back(held: &Held, host: &HostName, vote: &Vote) -> Option<GiveBack> {
+    if let Some(by) = asked_by_other(vote, &held.claimant.holder) {
+        return Some(GiveBack::Asked { by: by.to_owned() });
+    }
+    // It did not answer when this lease was won and remembers one that is over.
+    (!vote.granted && vote.left_ms == 0).then(|| GiveBack::Outdated {
+        host: host.clone(),
+        token: vote.token,
+        holder: vote.holder.clone(),
+        own: held.claimant.token,
+    })
 }
 
 fn minority(votes: &[Result<Vote, EffectError>], needed: usize) -> LeaseError {
