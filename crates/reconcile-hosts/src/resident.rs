@@ -29,11 +29,21 @@ use crate::{
 /// at once.
 const FRESH: Duration = Duration::from_secs(30);
 
+/// How long what Docker tells is asked for after a mark of it changed: a node that joined, or has a
+/// new role, says so a moment later.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// A resident ends after this long by itself: one whose connection was lost without a word would
+/// stay for hours, and a session of PostgreSQL with it.
+const TERM: Duration = Duration::from_secs(300);
+
 /// The residents of one connection.
 #[derive(Default)]
 pub(crate) struct Residents {
     /// A probe went well as a command: there will be more of them.
     worthwhile: bool,
+    /// sshd had no room for them beside others.
+    unwelcome: bool,
     shell: Option<Resident>,
     psql: Option<(ProbeRequest, Resident)>,
     known: Option<Known>,
@@ -44,6 +54,8 @@ struct Known {
     request: ProbeRequest,
     at: Instant,
     effects: u64,
+    /// Since when the marks of files are as they are.
+    settled: Instant,
     sections: Sections,
     /// None: no PostgreSQL answered.
     server: Option<Server>,
@@ -83,7 +95,12 @@ pub(crate) struct Remote<'a> {
 impl Shells for Remote<'_> {
     async fn open(&self) -> Option<BoxStream> {
         let permit = Arc::clone(&self.connection.execs).try_acquire_owned().ok()?;
-        let command = if self.sudo { "sudo -n sh -s" } else { "sh -s" };
+        // TERM, and what the server's clock may be faster.
+        let command = if self.sudo {
+            "sudo -n sh -c 'exec timeout 330 sh -s'"
+        } else {
+            "exec timeout 330 sh -s"
+        };
         forward::open_command(self.connection, permit, command).await.ok()
     }
 }
@@ -101,13 +118,15 @@ impl Residents {
         effects: u64,
         deadline: Duration,
     ) -> Result<Option<Sections>, Fault> {
-        if !self.worthwhile {
+        if !self.worthwhile || self.unwelcome {
             return Ok(None);
         }
         if let Some(known) = self.known.take_if(|known| known.holds(request, effects)) {
             let answer = self.ask_rest(way, &known, deadline).await?;
             if let Some(sections) = answer {
-                self.known = Some(Known { sections: sections.clone(), ..known });
+                let same = sections.bytes("marks") == known.sections.bytes("marks");
+                let settled = if same { known.settled } else { Instant::now() };
+                self.known = Some(Known { sections: sections.clone(), settled, ..known });
                 return Ok(Some(sections));
             }
         }
@@ -126,8 +145,11 @@ impl Residents {
         known: &Known,
         deadline: Duration,
     ) -> Result<Option<Sections>, Fault> {
-        let marks =
-            Marks { sockets: known.sections.text("sockets"), files: known.sections.text("marks") };
+        let settled = known.settled.elapsed() >= SETTLING;
+        let marks = Marks {
+            sockets: known.sections.text("sockets"),
+            files: if settled { known.sections.text("marks") } else { String::new() },
+        };
         let (answer, rows) = if let (Some(server), Some(sql)) = (&known.server, &known.request.sql)
         {
             let without = ProbeRequest { sql: None, ..known.request.clone() };
@@ -169,10 +191,27 @@ impl Residents {
         Ok(Some(sections))
     }
 
+    /// What was answered could not be understood, so nothing is built upon it.
+    pub(crate) fn forget(&mut self) {
+        self.known = None;
+    }
+
+    /// Makes room on the connection for good; false: nothing of it was theirs.
+    pub(crate) fn leave(&mut self) -> bool {
+        self.unwelcome = true;
+        self.known = None;
+        let (shell, psql) = (self.shell.take(), self.psql.take());
+        shell.is_some() || psql.is_some()
+    }
+
     /// Takes note of an answer to the whole question.
     pub(crate) fn learn(&mut self, request: &ProbeRequest, sections: &Sections, effects: u64) {
         self.worthwhile = true;
-        self.known = None;
+        let before = self.known.take();
+        let marks = sections.bytes("marks");
+        let before =
+            before.filter(|known| marks.is_some() && known.sections.bytes("marks") == marks);
+        let settled = before.map_or_else(Instant::now, |known| known.settled);
         let asked = request.sql.is_some() && sections.bytes("sql.rc").is_some();
         let whole = sections.status("sql") == Some(0) && sections.errors("sql").is_empty();
         if asked && !whole {
@@ -193,6 +232,7 @@ impl Residents {
             request: request.clone(),
             at: Instant::now(),
             effects,
+            settled,
             sections: sections.clone(),
             server,
             inside,
@@ -206,7 +246,7 @@ impl Residents {
         script: &str,
         deadline: Duration,
     ) -> Result<Option<Sections>, Fault> {
-        let mut shell = match self.shell.take() {
+        let mut shell = match self.shell.take().filter(Resident::has_time) {
             Some(shell) => shell,
             None => match Resident::open(way).await {
                 Some(shell) => shell,
@@ -238,18 +278,38 @@ impl Known {
     }
 }
 
-/// Docker's `/info`, as much as is needed to know that it is one.
+/// Docker's `/info`, as much as is needed to know whether it stays as it is.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Info {
     #[serde(default)]
     server_errors: Option<Vec<String>>,
+    swarm: Swarm,
 }
 
-/// Whether Docker told all it was asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Swarm {
+    local_node_state: String,
+    #[serde(default)]
+    control_available: bool,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    cluster: Option<serde_json::Value>,
+}
+
+/// Whether Docker told all it was asked for, and is in a state that only lasts.
 fn docker_told(info: &[u8]) -> bool {
-    let info = serde_json::from_slice::<Info>(info);
-    info.is_ok_and(|info| info.server_errors.is_none_or(|errors| errors.is_empty()))
+    serde_json::from_slice::<Info>(info).is_ok_and(|Info { server_errors, swarm }| {
+        let lasts = matches!(swarm.local_node_state.as_str(), "active" | "inactive");
+        let led =
+            !swarm.control_available || swarm.cluster.is_some_and(|cluster| !cluster.is_null());
+        server_errors.is_none_or(|errors| errors.is_empty())
+            && swarm.error.is_empty()
+            && lasts
+            && led
+    })
 }
 
 /// Which server answered; None where a row is not one.
@@ -278,7 +338,7 @@ async fn psql_rows(
 ) -> Option<Vec<u8>> {
     let asking = async {
         let mut psql = match place.take() {
-            Some((whose, psql)) if whose == *request => psql,
+            Some((whose, psql)) if whose == *request && psql.has_time() => psql,
             _ => {
                 let mut psql = Resident::open(way).await?;
                 let command = psql_command(sql, request.postgres_bin_dir.as_deref());
@@ -301,11 +361,17 @@ async fn psql_rows(
 struct Resident {
     stream: BoxStream,
     asked: u64,
+    since: Instant,
 }
 
 impl Resident {
     async fn open(way: &impl Shells) -> Option<Self> {
-        Some(Self { stream: way.open().await?, asked: 0 })
+        Some(Self { stream: way.open().await?, asked: 0, since: Instant::now() })
+    }
+
+    /// Whether it stays long enough for one more question.
+    fn has_time(&self) -> bool {
+        self.since.elapsed() < TERM
     }
 
     /// The answer to a question that ends with printing a line that it is given; None where the

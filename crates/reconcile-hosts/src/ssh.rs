@@ -61,6 +61,10 @@ pub(crate) enum Line {
     Streams,
 }
 
+/// How long sshd may take to notice that a session was closed, and how often it is asked.
+const LEAVING: Duration = Duration::from_millis(200);
+const LEAVING_TRIES: u32 = 5;
+
 impl Ssh {
     /// A fleet that has not connected to anything yet.
     pub fn new(targets: impl IntoIterator<Item = HostTarget>) -> Self {
@@ -94,11 +98,14 @@ impl Ssh {
     pub fn carry(&self, cluster: &str, claimant: &Claimant) {
         let mut place = self.inner.claimant.write().unwrap_or_else(PoisonError::into_inner);
         *place = Some((cluster.to_owned(), claimant.clone()));
+        drop(place);
+        // Somebody else may have acted until now.
+        self.count_effect();
     }
 
     /// The script of an effect, with the fence before it.
     pub(crate) fn fenced(&self, text: String) -> String {
-        self.inner.effects.fetch_add(1, Ordering::Relaxed);
+        self.count_effect();
         let claimant = self.inner.claimant.read().unwrap_or_else(PoisonError::into_inner);
         match claimant.as_ref() {
             Some((cluster, claimant)) => lease::fenced(&text, cluster, claimant),
@@ -161,6 +168,7 @@ impl Ssh {
     ) -> Result<(russh::Channel<russh::client::Msg>, tokio::sync::OwnedSemaphorePermit), Fault>
     {
         let mut fresh = false;
+        let mut tries = 0;
         loop {
             let connection = self.connection(name, Line::Control).await?;
             let permit = Arc::clone(&connection.execs).acquire_owned().await;
@@ -168,7 +176,18 @@ impl Ssh {
             match forward::open_session(&connection).await {
                 Ok(channel) => return Ok((channel, permit)),
                 Err(_) if connection.is_closed() && !fresh => fresh = true,
-                Err(fault) => return Err(fault),
+                // Where sshd has no room for both, what only saves time gives way.
+                Err(fault) => {
+                    // Where sshd has no room for both, what only saves time gives way.
+                    let residents = timeout(limits::REAP, connection.residents.lock()).await;
+                    let Ok(mut residents) = residents else { return Err(fault) };
+                    if !residents.leave() && !(1..LEAVING_TRIES).contains(&tries) {
+                        return Err(fault);
+                    }
+                    drop(residents);
+                    tries += 1;
+                    tokio::time::sleep(LEAVING).await;
+                }
             }
         }
     }
@@ -205,7 +224,12 @@ impl Ssh {
             .collect()
     }
 
-    /// How many effects were begun on all servers.
+    /// An effect begins or ends.
+    pub(crate) fn count_effect(&self) {
+        self.inner.effects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes with every effect on any server.
     pub(crate) fn effects(&self) -> u64 {
         self.inner.effects.load(Ordering::Relaxed)
     }

@@ -52,6 +52,7 @@ impl Ssh {
         let text = action_script(action, deadline);
         let text = text.map_err(|cause| Fault::after_change(cause).at(host, attempt.clone()))?;
         let result = self.run_inner(host, &self.fenced(text), deadline).await;
+        self.count_effect();
         let secrets = secrets(action);
         let judged = match result {
             Ok(output) => judge(&output, &secrets),

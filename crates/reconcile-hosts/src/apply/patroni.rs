@@ -205,6 +205,7 @@ impl Ssh {
         };
         let text = self.fenced(text);
         let result = self.run_inner(host, &text, deadline).await;
+        self.count_effect();
         let secrets: Vec<String> =
             credentials.iter().map(|(_, password)| password.expose().to_owned()).collect();
         let judged: Result<(), Fault> = result.and_then(|output| judge(&output, &secrets));

@@ -103,16 +103,17 @@ impl Ssh {
         let effects = self.effects();
         self.count_probe(host);
         // Two probes at a time do not share them.
-        let mut residents = connection.residents.try_lock().ok();
-        if let Some(residents) = &mut residents {
+        if let Ok(mut residents) = connection.residents.try_lock() {
             let sent = now();
             let sudo = self.target(host).is_ok_and(crate::HostTarget::needs_sudo);
             let way = Remote { connection: &connection, sudo };
             let answer = residents.ask(&way, request, effects, DEADLINE).await;
             let clock = RoundTrip { sent, received: now() };
             if let Some(sections) = answer.map_err(|fault| fault.at(host, attempt()))? {
-                return facts(request, &sections, clock)
-                    .map_err(|cause| Fault::later(one_line(&cause)).at(host, attempt()));
+                return facts(request, &sections, clock).map_err(|cause| {
+                    residents.forget();
+                    Fault::later(one_line(&cause)).at(host, attempt())
+                });
             }
         }
         let sent = now();
@@ -122,7 +123,7 @@ impl Ssh {
         judge(&output, &[]).map_err(|fault| fault.at(host, attempt()))?;
         let understood = Sections::parse(&output.stdout).and_then(|sections| {
             let facts = facts(request, &sections, clock)?;
-            if let Some(residents) = &mut residents {
+            if let Ok(mut residents) = connection.residents.try_lock() {
                 residents.learn(request, &sections, effects);
             }
             Ok(facts)

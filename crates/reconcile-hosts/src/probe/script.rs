@@ -108,7 +108,7 @@ date +%s%3N >begin
 /// What dpkg replaces whenever it changes anything, and Docker when a node joins, leaves or changes
 /// its role.
 const MARK_FILES: &str = "stat -c '%n %i %z' -- /var/lib/dpkg/status /var/lib/dpkg/updates \
-                          /var/lib/docker/swarm /var/lib/docker/swarm/certificates";
+                          /run/docker.pid /var/lib/docker/swarm /var/lib/docker/swarm/certificates";
 /// Local address, user and inode of each listening socket.
 const MARK_SOCKETS: &str = r#"awk '$4 == "0A" { rows = rows $2 " " $8 " " $10 "\n" }
 END { printf "%s", rows >"sockets"; if (rows != "" && rows == ENVIRON["KNOWN"]) exit 3 }'"#;

@@ -11,6 +11,7 @@ use tokio::{io::DuplexStream, net::UnixStream};
 
 use super::*;
 
+const INFO: &str = r#"{"Swarm":{"LocalNodeState":"active","Error":""}}"#;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// `sh -s` on this machine.
@@ -113,7 +114,7 @@ impl World {
             sections.push(("listeners", "those\n".to_owned()));
         }
         let pinged = question.contains("path=_ping") && question.contains(self.marks.trim_end());
-        let info = if self.docker_late { "" } else { "{}" };
+        let info = if self.docker_late { "" } else { INFO };
         sections.push(("docker", if pinged { "OK" } else { info }.to_owned()));
         let table = |(name, body): &(&str, String)| format!("{} {name}\n", body.len());
         let table: String = sections.iter().map(table).collect();
@@ -154,7 +155,7 @@ async fn acquainted() -> (Fake, Residents) {
     let fake = Fake(Arc::new(Mutex::new(world)));
     let mut residents = Residents { worthwhile: true, ..Residents::default() };
     let first = residents.ask(&fake, &request(), 0, DEADLINE).await.unwrap().unwrap();
-    assert_eq!(first.text("docker"), "{}");
+    assert_eq!(first.text("docker"), INFO);
     assert_eq!(fake.counted(), (1, 0));
     (fake, residents)
 }
@@ -187,7 +188,7 @@ async fn what_is_known_is_not_asked_again_and_the_answer_is_whole() {
         assert_eq!(fake.counted(), (1, times));
         assert_eq!(
             (answer.text("listeners"), answer.text("docker")),
-            ("those\n".into(), "{}".into())
+            ("those\n".into(), INFO.into())
         );
         assert_eq!(answer.status("sql"), Some(0));
         // The first database is asked each time, and the other is as it was.
@@ -222,6 +223,51 @@ async fn a_restarted_unit_or_another_role_asks_for_everything_at_once() {
     assert_eq!(fake.counted(), (3, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_docker_tells_is_spared_once_its_marks_have_settled() {
+    let (fake, mut residents) = acquainted().await;
+    fake.0.lock().unwrap().docker_late = true;
+    // Asked again, since a node that has just joined says more a moment later.
+    assert_eq!(fake.asked(&mut residents, 0).await.text("docker"), "");
+    fake.0.lock().unwrap().docker_late = false;
+    fake.asked(&mut residents, 0).await;
+    tokio::time::advance(SETTLING).await;
+    fake.0.lock().unwrap().docker_late = true;
+    assert_eq!(fake.asked(&mut residents, 0).await.text("docker"), INFO);
+}
+
+#[test]
+fn a_state_of_docker_that_may_pass_is_asked_for_again() {
+    assert!(docker_told(INFO.as_bytes()));
+    for passing in [
+        r#"{"Swarm":{"LocalNodeState":"pending","Error":""}}"#,
+        r#"{"Swarm":{"LocalNodeState":"active","Error":"no leader"}}"#,
+        r#"{"Swarm":{"LocalNodeState":"active","ControlAvailable":true,"Error":""}}"#,
+        r#"{"ServerErrors":["down"],"Swarm":{"LocalNodeState":"active"}}"#,
+        "{}",
+        "",
+    ] {
+        assert!(!docker_told(passing.as_bytes()), "{passing}");
+    }
+}
+
+#[tokio::test]
+async fn residents_that_are_in_the_way_do_not_come_back() {
+    let (fake, mut residents) = acquainted().await;
+    assert!(residents.leave());
+    assert!(!residents.leave());
+    let answer = residents.ask(&fake, &request(), 0, DEADLINE).await;
+    assert!(answer.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resident_is_replaced_before_its_time_is_over() {
+    let (fake, mut residents) = acquainted().await;
+    tokio::time::advance(TERM).await;
+    fake.asked(&mut residents, 0).await;
+    assert_eq!(fake.0.lock().unwrap().shells, 2);
+}
+
 #[tokio::test]
 async fn changed_marks_are_answered_anew() {
     let (fake, mut residents) = acquainted().await;
@@ -243,7 +289,7 @@ async fn a_psql_that_ended_is_made_up_for() {
     assert_eq!(fake.counted(), (2, 2));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_docker_that_was_late_once_is_asked_again() {
     let (fake, mut residents) = acquainted().await;
     {
@@ -252,8 +298,9 @@ async fn a_docker_that_was_late_once_is_asked_again() {
         "/var/lib/docker/swarm 8 later\n".clone_into(&mut world.marks);
     }
     assert_eq!(fake.asked(&mut residents, 0).await.text("docker"), "");
+    tokio::time::advance(SETTLING).await;
     fake.0.lock().unwrap().docker_late = false;
-    assert_eq!(fake.asked(&mut residents, 0).await.text("docker"), "{}");
+    assert_eq!(fake.asked(&mut residents, 0).await.text("docker"), INFO);
     assert_eq!(fake.counted(), (2, 2), "all was asked, since nothing was known of it");
 }
 
