@@ -14,7 +14,7 @@ use super::{
 use crate::{
     action::{Action, HostAction},
     desired::{DesiredServer, etcd, patroni, server::DesiredPackage},
-    model::{ClaimKind, HostFacts, HostName, ObjectId},
+    model::{ClaimKind, HostFacts, HostName, ObjectId, PatroniRole},
     version,
 };
 
@@ -166,6 +166,19 @@ fn leads(view: &View<'_>, host: &HostName) -> bool {
     cluster(view).primary.is_some_and(|(primary, _)| primary == host)
 }
 
+/// Why a member's programs stay though it is not seen to lead: one that calls itself the primary leads
+/// again as soon as it runs, and where two say so nobody knows who does.
+fn disputed(view: &View<'_>, host: &HostName) -> Option<HoldReason> {
+    if cluster(view).split {
+        let reason = "more than one member says that it is the primary".to_owned();
+        return Some(HoldReason::NeedsPerson(reason));
+    }
+    let facts = view.host(host)?;
+    let fact = facts.patroni.present().filter(|fact| ours(view, facts, fact))?;
+    (fact.role == PatroniRole::Primary && !leads(view, host))
+        .then(|| HoldReason::WaitsFor(ObjectId::PatroniMember(host.clone())))
+}
+
 fn member_serves(view: &View<'_>, host: &HostName) -> bool {
     !view.desired.patroni.members.contains_key(host)
         || view.host(host).is_some_and(|facts| {
@@ -212,6 +225,9 @@ pub(super) fn finish(
     if leads(view, host) {
         fit(view, host)?;
         return Err(HoldReason::OneAtATime(ObjectId::Postgresql(host.clone())));
+    }
+    if let Some(reason) = disputed(view, host) {
+        return Err(reason);
     }
     Ok(view.desired.patroni.members.get(host).map(|member| member.rest_url.clone()))
 }
@@ -260,7 +276,8 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let waits = |host: &HostName, reason: HoldReason, drafts: &mut Drafts| {
         drafts.hold(ObjectId::Upgrade(host.clone()), reason);
     };
-    let first = match fit(view, next.host) {
+    let replaced = || replica(view, next).and_then(|_| disputed(view, next.host));
+    let first = match fit(view, next.host).and_then(|()| replaced().map_or(Ok(()), Err)) {
         Err(reason) => {
             for upgrade in &upgrades {
                 waits(upgrade.host, reason.clone(), drafts);

@@ -149,3 +149,52 @@ fn what_is_half_installed() {
         fact(case, "node2").role = PatroniRole::Primary;
     });
 }
+
+/// Who calls itself the primary without running, or beside another, keeps its programs; the planner
+/// says why instead of planning what the checker refuses.
+#[test]
+fn nothing_is_replaced_while_it_is_disputed_who_leads() {
+    let replaces = |step: &Step| {
+        matches!(
+            step.action,
+            Action::Host(
+                _,
+                HostAction::InstallPackages { .. } | HostAction::UpgradePackages { .. }
+            )
+        )
+    };
+    let judged = |mut case: Case, why: &str| {
+        case.plan = reconcile_core::plan::plan(&case.desired, &case.observed);
+        let shown = text(&case.plan, false);
+        assert!(!case.plan.steps.iter().any(replaces), "{shown}");
+        assert!(shown.contains(why), "{why}\n{shown}");
+        assert_eq!(reconcile_core::check::check(&case.desired, &case.observed, &case.plan), []);
+    };
+    let half = || {
+        let mut world = World::converged(&three());
+        let package = Package { version: "1.0-1".to_owned(), complete: false };
+        world.server_mut("node2").packages.insert("patroni".to_owned(), package);
+        Case::of(three(), &world)
+    };
+    assert!(half().plan.steps.iter().any(replaces));
+    assert!(upgrading().plan.steps.iter().any(replaces));
+    for state in ["starting", "crashed", "start failed"] {
+        let mut case = half();
+        fact(&mut case, "node2").role = PatroniRole::Primary;
+        fact(&mut case, "node2").state = state.to_owned();
+        judged(case, "node2/packages: waits for node2/patroni");
+
+        let mut case = upgrading();
+        fact(&mut case, "node2").role = PatroniRole::Primary;
+        fact(&mut case, "node2").state = state.to_owned();
+        judged(case, "node2/upgrade: waits for node2/patroni");
+    }
+    let split = "more than one member says that it is the primary";
+    for mut case in [half(), upgrading()] {
+        fact(&mut case, "node2").role = PatroniRole::Primary;
+        judged(case, split);
+    }
+    let mut case = half();
+    fact(&mut case, "node3").role = PatroniRole::Primary;
+    judged(case, "node2/packages: needs a person: more than one member says");
+}
