@@ -79,7 +79,9 @@ impl DesiredAccess {
 
     /// A word about the rules that stands as long as they do, whether or not they are in force yet.
     pub fn warning(&self) -> Option<String> {
-        self.locked_out().map(|who| format!("the access rules lock out {who}; {REMEDY}"))
+        self.locked_out().map(|who| {
+            format!("the access rules of the file lock out {who}, in force or held; {REMEDY}")
+        })
     }
 }
 

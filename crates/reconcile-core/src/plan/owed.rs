@@ -33,7 +33,7 @@ fn plan_pooler(view: &View<'_>, host: &HostName, facts: &HostFacts, drafts: &mut
     drafts.step(Draft::new(
         ObjectId::Pooler(host.clone()),
         Verb::Update,
-        "an operator that is gone left its clients waiting",
+        "its clients wait: a transaction is under way, or was cut off",
         30,
         action,
     ));

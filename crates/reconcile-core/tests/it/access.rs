@@ -241,9 +241,9 @@ fn a_lockout_in_force_is_a_standing_warning() {
     assert_eq!((condition.status, condition.reason), (Truth::True, "ByRules"));
     assert!(condition.message.contains("lock out app to database"), "{}", condition.message);
     assert!(condition.message.contains("by `host all app 0.0.0.0/0 reject`"));
-    assert!(
-        plan.contains("is as desired: nothing to do.\n\nWarning: the access rules lock out app")
-    );
+    assert!(plan.contains(
+        "is as desired: nothing to do.\n\nWarning: the access rules of the file lock out app"
+    ));
     assert!(plan.contains("say `deliberate: true` there"), "{plan}");
     let (plan, condition) = with(true);
     assert_eq!((condition.status, condition.reason), (Truth::False, "NobodyKnown"));

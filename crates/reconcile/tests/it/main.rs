@@ -67,7 +67,7 @@ fn access_rules_that_lock_out_are_a_warning() {
     let output = reconcile(folder.path(), &["validate", "-f", "cluster.yaml"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let told = stderr(&output);
-    assert!(told.contains("warning: the access rules lock out "), "{told}");
+    assert!(told.contains("warning: the access rules of the file lock out "), "{told}");
     assert!(told.contains("by `host all all 0.0.0.0/0 reject`"), "{told}");
 }
 
