@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -44,6 +45,8 @@ pub struct Turn {
     overdue: BTreeSet<ObjectId>,
     /// Told when there is a newer desired state.
     pub(crate) newer: CancellationToken,
+    /// Clients wait for what is under way: the source is not looked at, for a look may take its time.
+    clients_wait: AtomicBool,
     /// What answered in the look before.
     pub(crate) before: Option<Answered>,
 }
@@ -52,6 +55,18 @@ impl Turn {
     /// A pass of a single run after one that saw this.
     pub(crate) fn after(observed: &Observed) -> Self {
         Self { before: Some(answered(observed)), ..Self::default() }
+    }
+
+    /// Carries out what clients wait for.
+    pub(crate) async fn while_clients_wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.clients_wait.store(true, Ordering::Relaxed);
+        let done = work.await;
+        self.clients_wait.store(false, Ordering::Relaxed);
+        done
+    }
+
+    pub(crate) fn clients_wait(&self) -> bool {
+        self.clients_wait.load(Ordering::Relaxed)
     }
 
     /// How long a step may take in this pass.
@@ -172,6 +187,7 @@ impl Aside {
             wait: Some(WAIT),
             overdue: overdue.map(|(object, _)| object.clone()).collect(),
             newer: CancellationToken::new(),
+            clients_wait: AtomicBool::new(false),
             before: self.answered.clone(),
         }
     }

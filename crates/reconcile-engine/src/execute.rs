@@ -87,7 +87,8 @@ pub async fn execute<F: Fleet>(
     let calm = first.is_empty();
     run(fleet, first, &mut execution, listener, cancel, turn).await;
     if calm {
-        run(fleet, last, &mut execution, listener, cancel, turn).await;
+        let last = run(fleet, last, &mut execution, listener, cancel, turn);
+        turn.while_clients_wait(last).await;
     } else {
         execution.held_back = !last.is_empty();
         // What was observed before those steps may no longer hold: the disruptive step must be

@@ -71,7 +71,7 @@ pub async fn run<F: Fleet>(
     turn: &Turn,
 ) -> Result<(Pass, Execution), PassError> {
     // Clients wait: before anything else, and again in the next pass where it fails.
-    let failed = resume_owed(fleet.switching(), desired, listener).await;
+    let failed = turn.while_clients_wait(resume_owed(fleet.switching(), desired, listener)).await;
     let pass = look_beside(fleet, desired, listener, &turn.set_aside, turn.before.as_ref()).await?;
     forget_stopped(desired, &pass.observed, &failed, listener);
     let execution = execute(fleet, &pass.plan, listener, stop, turn).await;

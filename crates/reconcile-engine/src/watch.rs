@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    aside::Aside,
+    aside::{Aside, Turn},
     backoff::Backoff,
     events::{Event, Listener},
     execute::Execution,
@@ -95,34 +95,49 @@ struct Ahead<F> {
     broken: Option<RefusedSource>,
 }
 
-/// Carries something out and looks at the source meanwhile. Where that has another desired state,
-/// `newer` is told, so that what is under way is the last of it.
+/// Carries something out and looks at the source meanwhile, but not while clients wait for what is
+/// under way: a look at a slow disk, say, would keep RESUME waiting. Where the source has another
+/// desired state, the turn is told, so that what is under way is the last of it.
 async fn meanwhile<S: Source, T>(
     work: impl Future<Output = T>,
     source: &mut S,
     generation: &str,
-    newer: &CancellationToken,
+    turn: &Turn,
     poll: &mut Interval,
     listener: &dyn Listener,
 ) -> (T, Option<Ahead<S::Fleet>>) {
     let mut work = std::pin::pin!(work);
     let mut ahead: Option<Ahead<S::Fleet>> = None;
+    let mut put_off = false;
     loop {
         tokio::select! {
             biased;
-            done = &mut work => return (done, ahead),
-            _ = poll.tick() => match (source.refresh(), &mut ahead) {
-                (Refresh::Unchanged, _) => {}
-                (Refresh::Changed(current), _) => {
-                    if !newer.is_cancelled() && current.desired.digest() != generation {
-                        listener.hear(&Event::SourceAhead);
-                        newer.cancel();
-                    }
-                    ahead = Some(Ahead { current, broken: None });
+            done = &mut work => {
+                if put_off {
+                    poll.reset_immediately();
                 }
-                (Refresh::Broken(refused), Some(ahead)) => ahead.broken = Some(refused),
-                (Refresh::Broken(refused), None) => listener.hear(&Event::SourceBroken(&refused)),
-            },
+                return (done, ahead);
+            }
+            _ = poll.tick() => {
+                put_off = turn.clients_wait();
+                if put_off {
+                    continue;
+                }
+                match (source.refresh(), &mut ahead) {
+                    (Refresh::Unchanged, _) => {}
+                    (Refresh::Changed(current), _) => {
+                        if !turn.newer.is_cancelled() && current.desired.digest() != generation {
+                            listener.hear(&Event::SourceAhead);
+                            turn.newer.cancel();
+                        }
+                        ahead = Some(Ahead { current, broken: None });
+                    }
+                    (Refresh::Broken(refused), Some(ahead)) => ahead.broken = Some(refused),
+                    (Refresh::Broken(refused), None) => {
+                        listener.hear(&Event::SourceBroken(&refused));
+                    }
+                }
+            }
         }
     }
 }
@@ -196,7 +211,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
         let started = Instant::now();
         let (turn, generation) = (aside.now(), current.desired.digest());
         let pass = run(&current.fleet, &current.desired, listener, stop, &turn);
-        let pass = meanwhile(pass, source, &generation, &turn.newer, &mut poll, listener);
+        let pass = meanwhile(pass, source, &generation, &turn, &mut poll, listener);
         let outcome;
         (outcome, ahead) = pass.await;
         ended = Instant::now();
@@ -229,7 +244,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             let commit = converged && proofs.wrote;
             listener.hear(&Event::Verifying);
             let proof = prover.prove(current, &pass.observed, commit);
-            let proof = meanwhile(proof, source, &generation, &turn.newer, &mut poll, listener);
+            let proof = meanwhile(proof, source, &generation, &turn, &mut poll, listener);
             let report;
             (report, ahead) = proof.await;
             listener.hear(&Event::Verified(&report));

@@ -82,9 +82,9 @@ impl Fleet for Slow {
     }
 }
 
-/// A file that somebody edits.
+/// A file that somebody edits, and when it was looked at.
 #[derive(Clone, Default)]
-struct Edited(Arc<Mutex<Option<Box<Current<Slow>>>>>);
+struct Edited(Arc<Mutex<Option<Box<Current<Slow>>>>>, Arc<Mutex<Vec<Instant>>>);
 
 impl Edited {
     fn edit(&self, desired: &Desired, fleet: Slow) {
@@ -96,6 +96,7 @@ impl Edited {
 impl Source for Edited {
     type Fleet = Slow;
     fn refresh(&mut self) -> Refresh<Slow> {
+        self.1.lock().unwrap().push(Instant::now());
         self.0.lock().unwrap().take().map_or(Refresh::Unchanged, Refresh::Changed)
     }
 }
@@ -237,4 +238,36 @@ async fn what_patroni_was_told_is_not_cut_off() {
     let (_, begun, _) = edited(world, &another(), (0, true), when, whole).await;
     let first = begun.iter().find(|(whose, ..)| *whose == "new").unwrap();
     assert!(first.2 - start >= Duration::from_secs(15), "{begun:?}");
+}
+
+/// A look may take its time, and clients wait in the poolers.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_looked_at_while_clients_wait() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |spec| {
+        spec.postgresql.parameters.insert("max_connections".to_owned(), "300".to_owned());
+    }));
+    let fleet: &'static SimFleet = Box::leak(Box::new(SimFleet::new(converged(&one()).await)));
+    let begun = Begun::default();
+    let takes = Duration::from_secs(20);
+    let slow = Slow { fleet, whose: "it", takes, hangs: false, begun: Arc::clone(&begun) };
+    let mut source = Edited::default();
+    source.edit(&desired, slow);
+    let (stop, looks) = (CancellationToken::new(), Arc::clone(&source.1));
+    let (_dirty, mut triggers) = mpsc::channel(1);
+    let watching = watch(&mut source, &NoProof, &mut triggers, RHYTHM, &(), &stop);
+    let end = async {
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        stop.cancel();
+    };
+    tokio::join!(watching, end);
+    let (begun, looks) = (begun.lock().unwrap(), looks.lock().unwrap());
+    let restarts: Vec<_> =
+        begun.iter().filter(|(_, what, _)| what.contains("RestartReplica")).collect();
+    assert_eq!(restarts.len(), 2, "{begun:?}");
+    for (_, what, from) in &restarts {
+        let next = looks.iter().find(|at| *at > from).unwrap();
+        assert_eq!(*next - *from, takes, "not during {what}, but at once after it");
+    }
+    assert!(fleet.world().paused.is_empty());
+    assert_eq!(fleet.world().violations, Vec::<String>::new());
 }
