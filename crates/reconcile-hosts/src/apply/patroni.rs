@@ -134,9 +134,13 @@ esac
 /// Refuses to go on where Patroni leads. Silence is no answer: a primary under load may be slow to give
 /// one.
 fn refuse_primary(instead: &str) -> String {
+    format!("ask /primary\n  {}", refuse_answer(instead))
+}
+
+/// The same of an answer that is there.
+fn refuse_answer(instead: &str) -> String {
     format!(
-        r#"ask /primary
-  case $code in
+        r#"case $code in
     503) ;;
     200) fail soon 'it is the primary by now; {instead}' ;;
     *) fail soon "Patroni does not say that it is no primary (HTTP $code); {instead}" ;;
@@ -144,12 +148,41 @@ fn refuse_primary(instead: &str) -> String {
     )
 }
 
-/// The same for the inside of another script; one that does not run leads nobody.
+/// `unled` tells whether PostgreSQL itself is certain that no primary runs here: no process lives in a
+/// claimed data directory, or the one that does says that it is in recovery.
+const UNLED: &str = r#"unled() {
+  unled=1
+  for dir in $(awk '($1 == "claim" || $1 == "release") && $2 == "data-dir" { last[$3] = $1 }
+    END { for (dir in last) if (last[dir] == "claim") print dir }' "$M" 2>/dev/null); do
+    [ -e "$dir/PG_VERSION" ] || continue
+    unled=0
+    [ -e "$dir/postmaster.pid" ] || continue
+    pid=$(sed -n 1p "$dir/postmaster.pid")
+    case $pid in ''|*[!0-9]*) return 1 ;; esac
+    [ -d "/proc/$pid" ] || continue
+    # Another process may have the number since the power came back. PostgreSQL lives in its directory.
+    readlink "/proc/$pid/cwd" >"$T/cwd" || return 1
+    [ "/proc/$pid/cwd" -ef "$dir" ] || continue
+    recovers=$(cd / && timeout 5 setpriv --reuid=postgres --regid=postgres --init-groups psql -XAtq \
+      -h "$(sed -n 5p "$dir/postmaster.pid")" -p "$(sed -n 4p "$dir/postmaster.pid")" -U postgres -d postgres \
+      -c 'select pg_is_in_recovery()' 2>/dev/null) && [ "$recovers" = t ] || return 1
+  done
+  return "$unled"
+}
+"#;
+
+/// The same for the inside of another script; one that does not run leads nobody. Where Patroni gives no
+/// answer at all, its own files may be what is half installed: then PostgreSQL is asked instead.
 pub(super) fn no_primary(endpoint: &str, instead: &str) -> String {
     format!(
-        "{ASK}E={endpoint}\ncase $(show {UNIT} ActiveState) in active|reloading|activating|deactivating)\n  {primary} ;;\nesac\n",
+        r#"{ASK}{UNLED}E={endpoint}
+case $(show {UNIT} ActiveState) in active|reloading|activating|deactivating)
+  ask /primary
+  [ "$code" = 000 ] && unled || {answer} ;;
+esac
+"#,
         endpoint = quote(endpoint.trim_end_matches('/')),
-        primary = refuse_primary(instead),
+        answer = refuse_answer(instead),
     )
 }
 

@@ -288,14 +288,14 @@ fn a_script_cut_off_on_its_way_does_nothing() {
 }
 
 /// The action's script with the manifest in `folder`, for whoever runs the tests.
-fn here(folder: &Path, action: &HostAction) -> String {
+pub(crate) fn here(folder: &Path, action: &HostAction) -> String {
     action_script(action, DEADLINE)
         .unwrap()
         .replace("/var/lib/reconcile", folder.join("lib").to_str().unwrap())
         .replace("[ \"$(id -u)\" = 0 ]", "true")
 }
 
-fn run(script: &str) -> (i32, String) {
+pub(crate) fn run(script: &str) -> (i32, String) {
     let mut shell = Command::new("sh")
         .arg("-s")
         .stdin(Stdio::piped())

@@ -4,6 +4,7 @@
 mod access;
 mod actions;
 mod fake_sshd;
+mod half_installed;
 mod known_hosts;
 mod probes;
 mod sessions;
