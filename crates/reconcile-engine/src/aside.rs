@@ -30,8 +30,9 @@ const STUCK: Duration = Duration::from_secs(600);
 /// A pass of the watch waits no longer than this for anything: nothing is looked at meanwhile.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// After so long Patroni was told to start, and only its becoming a member is waited for.
-const STARTED: Duration = Duration::from_secs(15);
+/// After so long Patroni was told to start, and only its becoming a member is waited for. The server
+/// itself may wait for half a minute before, until nothing of an operator before us is under way.
+const STARTED: Duration = Duration::from_secs(60);
 
 /// What one pass leaves alone, and how long it waits. The default is a pass of a single run: nothing
 /// is set aside, and every wait has its whole deadline.
@@ -45,6 +46,9 @@ pub struct Turn {
     overdue: BTreeSet<ObjectId>,
     /// Told when there is a newer desired state.
     pub(crate) newer: CancellationToken,
+    /// The plan before gave way before anything of it began: of this one the first steps do begin.
+    /// Something that is edited without end must not keep everything from being done.
+    pub(crate) begins: bool,
     /// Clients wait for what is under way: the source is not looked at, for a look may take its time.
     clients_wait: AtomicBool,
     /// What answered in the look before.
@@ -187,6 +191,7 @@ impl Aside {
             wait: Some(WAIT),
             overdue: overdue.map(|(object, _)| object.clone()).collect(),
             newer: CancellationToken::new(),
+            begins: false,
             clients_wait: AtomicBool::new(false),
             before: self.answered.clone(),
         }

@@ -45,6 +45,8 @@ pub struct Execution {
     pub results: BTreeMap<usize, StepResult>,
     /// A disruptive step was left out, since other steps were under way.
     pub(crate) held_back: bool,
+    /// A newer desired state came before any step began.
+    pub(crate) gave_way: bool,
     /// Something took effect that does more than to wait.
     pub(crate) wrote: bool,
 }
@@ -72,8 +74,8 @@ impl Execution {
 /// What is set aside is held by the plan already; of `turn` only the waits matter here.
 ///
 /// # Cancellation
-/// After `cancel`, or once the turn knows of a newer desired state, no further step starts; those under
-/// way are waited for. For a newer desired state a step that only waits is let go.
+/// After `cancel`, or once the turn knows of a newer desired state, no further step starts (the first
+/// ones do where the plan before gave way, too); those under way are waited for. For a newer desired state a step that only waits is let go.
 pub async fn execute<F: Fleet>(
     fleet: &F,
     plan: &Plan,
@@ -111,18 +113,22 @@ async fn run<F: Fleet>(
 ) {
     let mut busy: BTreeMap<&HostName, usize> = BTreeMap::new();
     let mut under_way = FuturesUnordered::new();
+    let mut began = false;
     loop {
+        let ends = turn.newer.is_cancelled() && (began || !turn.begins);
+        execution.gave_way |= ends && !began && !waiting.is_empty();
         let before = waiting.len();
         let mut still = Vec::with_capacity(before);
         for step in waiting {
             let host = host(step);
-            match readiness(step, execution, cancel, turn) {
+            match readiness(step, execution, cancel.is_cancelled() || ends) {
                 Readiness::Never => {
                     execution.results.insert(step.id, StepResult::Skipped);
                     listener.hear(&Event::StepSkipped(step));
                 }
                 Readiness::Now if busy.get(host).copied().unwrap_or(0) < PER_HOST => {
                     *busy.entry(host).or_default() += 1;
+                    began = true;
                     listener.hear(&Event::StepStarted(step));
                     let unnoted = listener.failure();
                     under_way.push(perform(fleet, step, unnoted, listener, turn));
@@ -178,13 +184,8 @@ enum Readiness {
     Never,
 }
 
-fn readiness(
-    step: &Step,
-    execution: &Execution,
-    cancel: &CancellationToken,
-    turn: &Turn,
-) -> Readiness {
-    if cancel.is_cancelled() || turn.newer.is_cancelled() {
+fn readiness(step: &Step, execution: &Execution, ends: bool) -> Readiness {
+    if ends {
         return Readiness::Never;
     }
     let mut readiness = Readiness::Now;

@@ -168,7 +168,10 @@ async fn ask_twice<F: Fleet>(
         tracing::debug!(%host, "late, asked once more");
         let mut second = pin!(fleet.observe_host(host, request));
         return tokio::select! {
-            answer = &mut first => answer,
+            answer = &mut first => match answer {
+                Ok(facts) => Ok(facts),
+                Err(_) => second.await,
+            },
             answer = &mut second => match answer {
                 Ok(facts) => Ok(facts),
                 Err(_) => first.await,

@@ -48,6 +48,8 @@ pub enum Refresh<F> {
     Unchanged,
     /// A new desired state.
     Changed(Box<Current<F>>),
+    /// A new desired state that is not begun here: the watch is to end.
+    Elsewhere,
     /// It cannot be read; said once for each change.
     Broken(RefusedSource),
 }
@@ -125,6 +127,7 @@ async fn meanwhile<S: Source, T>(
                 }
                 match (source.refresh(), &mut ahead) {
                     (Refresh::Unchanged, _) => {}
+                    (Refresh::Elsewhere, _) => turn.newer.cancel(),
                     (Refresh::Changed(current), _) => {
                         if !turn.newer.is_cancelled() && current.desired.digest() != generation {
                             listener.hear(&Event::SourceAhead);
@@ -167,7 +170,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
     let mut number = 0;
     let mut poll = tokio::time::interval(rhythm.poll);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut triggers = true;
+    let (mut triggers, mut gave_way) = (true, false);
     let mut ahead: Option<Ahead<S::Fleet>> = None;
     while !stop.is_cancelled() {
         if let Some(Ahead { current: new, broken }) = ahead.take() {
@@ -185,7 +188,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             () = stop.cancelled() => return,
             _ = poll.tick() => {
                 match source.refresh() {
-                    Refresh::Unchanged => {}
+                    Refresh::Unchanged | Refresh::Elsewhere => {}
                     Refresh::Changed(current) => ahead = Some(Ahead { current, broken: None }),
                     Refresh::Broken(refused) => listener.hear(&Event::SourceBroken(&refused)),
                 }
@@ -209,7 +212,9 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
         tracing::debug!(number, "pass");
         listener.hear(&Event::PassStarted(number));
         let started = Instant::now();
-        let (turn, generation) = (aside.now(), current.desired.digest());
+        let mut turn = aside.now();
+        turn.begins = gave_way;
+        let generation = current.desired.digest();
         let pass = run(&current.fleet, &current.desired, listener, stop, &turn);
         let pass = meanwhile(pass, source, &generation, &turn, &mut poll, listener);
         let outcome;
@@ -228,6 +233,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             done: execution.done(),
             failed: execution.errors().count(),
         });
+        gave_way = execution.gave_way;
         proofs.note(&execution);
         aside.saw(&pass.observed);
         let again = aside.note(&pass.plan, &execution, rhythm.jitter);

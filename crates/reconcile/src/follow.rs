@@ -215,7 +215,7 @@ impl<'a> Followed<'a> {
                 if moved {
                     // Nothing of it is done before those who are named now have granted it.
                     self.moved.cancel();
-                    return Refresh::Unchanged;
+                    return Refresh::Elsewhere;
                 }
                 self.in_force().unwrap_or(Refresh::Unchanged)
             }

@@ -30,6 +30,8 @@ use crate::run::converged;
 enum Answer {
     Lost(Retry),
     Late(u64),
+    /// Nothing for so many seconds, and then the connection breaks.
+    Breaks(u64),
     /// Patroni did not answer in time.
     Without,
     /// Nor did it tell its configuration.
@@ -39,7 +41,7 @@ enum Answer {
     Whole,
 }
 
-use Answer::{Late, Lost, NoConfig, NoSql, Whole, Without};
+use Answer::{Breaks, Late, Lost, NoConfig, NoSql, Whole, Without};
 
 /// Node1 answers so, and in the end like this for ever; the others are always well.
 struct Shaky {
@@ -98,6 +100,10 @@ impl Fleet for &Shaky {
                 return Err(EffectError::new(Some(host), "observe node1", "reset", retry));
             }
             Late(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            Breaks(seconds) => {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                return Err(EffectError::new(Some(host), "observe node1", "reset", Retry::Soon));
+            }
             Without => facts.patroni = Observation::unknown("no answer within 2 s"),
             NoSql => facts.sql = Observation::unknown("no answer within 2 s"),
             NoConfig => {
@@ -156,6 +162,8 @@ async fn one_answer_that_is_lost_or_late_is_asked_for_once_more() {
     assert!(known && asked == 2 && took < 5 * SECOND, "{known} {asked} {took:?}");
     let (known, asked, took) = looked(&[Late(9)], Lost(Retry::Soon)).await;
     assert!(known && asked == 2 && took < 10 * SECOND, "the late one comes: {took:?}");
+    let (known, asked, took) = looked(&[Breaks(5)], Late(3)).await;
+    assert!(known && asked == 2 && took < 8 * SECOND, "the second one comes: {took:?}");
 }
 
 #[tokio::test(start_paused = true)]

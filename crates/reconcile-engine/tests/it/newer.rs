@@ -36,6 +36,8 @@ struct Slow {
     whose: &'static str,
     takes: Duration,
     hangs: bool,
+    /// How long a look takes.
+    look: Duration,
     begun: Begun,
 }
 
@@ -53,6 +55,7 @@ impl Fleet for Slow {
         host: &HostName,
         request: &ProbeRequest,
     ) -> Result<HostFacts, EffectError> {
+        tokio::time::sleep(self.look).await;
         self.fleet.observe_host(host, request).await
     }
     async fn observe_swarm(
@@ -164,6 +167,7 @@ async fn edited(
         whose,
         takes: Duration::from_secs(takes),
         hangs,
+        look: Duration::ZERO,
         begun: Arc::clone(&begun),
     };
     let (mut source, heard) = (Edited::default(), Heard::default());
@@ -216,8 +220,8 @@ async fn the_same_in_other_words_ends_nothing() {
 async fn a_first_copy_of_the_database_does_not_keep_it_waiting() {
     let mut world = converged(&one()).await;
     world.server_mut("node3").units.get_mut("patroni.service").unwrap().running = false;
-    let (start, when) = (Instant::now(), Duration::from_secs(60));
-    let whole = Duration::from_secs(75);
+    let (start, when) = (Instant::now(), Duration::from_secs(70));
+    let whole = Duration::from_secs(85);
     let (world, begun, heard) = edited(world, &another(), (0, true), when, whole).await;
     let old: Vec<_> = begun.iter().filter(|(whose, ..)| *whose == "old").collect();
     assert_eq!(old.len(), 1, "it starts Patroni and waits: {old:?}");
@@ -234,10 +238,10 @@ async fn what_patroni_was_told_is_not_cut_off() {
     let mut world = converged(&one()).await;
     world.server_mut("node3").units.get_mut("patroni.service").unwrap().running = false;
     let (start, when) = (Instant::now(), Duration::from_secs(2));
-    let whole = Duration::from_secs(60);
+    let whole = Duration::from_secs(90);
     let (_, begun, _) = edited(world, &another(), (0, true), when, whole).await;
     let first = begun.iter().find(|(whose, ..)| *whose == "new").unwrap();
-    assert!(first.2 - start >= Duration::from_secs(15), "{begun:?}");
+    assert!(first.2 - start >= Duration::from_secs(60), "{begun:?}");
 }
 
 /// A look may take its time, and clients wait in the poolers.
@@ -249,7 +253,8 @@ async fn nothing_is_looked_at_while_clients_wait() {
     let fleet: &'static SimFleet = Box::leak(Box::new(SimFleet::new(converged(&one()).await)));
     let begun = Begun::default();
     let takes = Duration::from_secs(20);
-    let slow = Slow { fleet, whose: "it", takes, hangs: false, begun: Arc::clone(&begun) };
+    let look = Duration::ZERO;
+    let slow = Slow { fleet, whose: "it", takes, hangs: false, look, begun: Arc::clone(&begun) };
     let mut source = Edited::default();
     source.edit(&desired, slow);
     let (stop, looks) = (CancellationToken::new(), Arc::clone(&source.1));
@@ -270,4 +275,73 @@ async fn nothing_is_looked_at_while_clients_wait() {
     }
     assert!(fleet.world().paused.is_empty());
     assert_eq!(fleet.world().violations, Vec::<String>::new());
+}
+
+/// A file that is another one whenever it is looked at.
+struct Restless {
+    fleet: &'static SimFleet,
+    begun: Begun,
+    states: [Desired; 2],
+}
+
+impl Source for Restless {
+    type Fleet = Slow;
+    fn refresh(&mut self) -> Refresh<Slow> {
+        self.states.reverse();
+        let desired = self.states[0].clone();
+        let (takes, look) = (Duration::from_secs(1), Duration::from_secs(1));
+        let begun = Arc::clone(&self.begun);
+        let fleet = Slow { fleet: self.fleet, whose: "it", takes, hangs: false, look, begun };
+        Refresh::Changed(Box::new(Current { desired, fleet, revision: None }))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn edits_without_end_do_not_keep_everything_from_being_done() {
+    let fleet: &'static SimFleet = Box::leak(Box::new(SimFleet::new(World::bare(&one()))));
+    let begun = Begun::default();
+    let mut source = Restless { fleet, begun: Arc::clone(&begun), states: [one(), another()] };
+    let stop = CancellationToken::new();
+    let (_dirty, mut triggers) = mpsc::channel(1);
+    let watching = watch(&mut source, &NoProof, &mut triggers, RHYTHM, &(), &stop);
+    let end = async {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        stop.cancel();
+    };
+    tokio::join!(watching, end);
+    assert_eq!(fleet.world().violations, Vec::<String>::new());
+    let packages =
+        begun.lock().unwrap().iter().filter(|(_, what, _)| what.contains("Package")).count();
+    assert!(packages >= 3, "{:?}", begun.lock().unwrap());
+}
+
+/// A file that names other servers after a while.
+struct Leaving(Edited, Instant);
+
+impl Source for Leaving {
+    type Fleet = Slow;
+    fn refresh(&mut self) -> Refresh<Slow> {
+        if Instant::now() < self.1 { self.0.refresh() } else { Refresh::Elsewhere }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_copy_does_not_keep_another_lease_waiting() {
+    let mut world = converged(&one()).await;
+    world.server_mut("node3").units.get_mut("patroni.service").unwrap().running = false;
+    let fleet: &'static SimFleet = Box::leak(Box::new(SimFleet::new(world)));
+    let (look, begun) = (Duration::ZERO, Begun::default());
+    let (takes, when) = (Duration::ZERO, Duration::from_secs(70));
+    let start = Instant::now();
+    let mut source = Leaving(Edited::default(), start + when);
+    source.0.edit(&one(), Slow { fleet, whose: "it", takes, hangs: true, look, begun });
+    let stop = CancellationToken::new();
+    let (_dirty, mut triggers) = mpsc::channel(1);
+    let watching = watch(&mut source, &NoProof, &mut triggers, RHYTHM, &(), &stop);
+    let end = async {
+        tokio::time::sleep(when).await;
+        stop.cancel();
+    };
+    tokio::join!(watching, end);
+    assert!(start.elapsed() <= when + Duration::from_secs(1), "{:?}", start.elapsed());
 }

@@ -135,7 +135,7 @@ async fn waiting<T>(
             _ = poll.tick() => {
                 listener.hear(&Event::Tick);
                 match source.refresh() {
-                    Refresh::Unchanged => {}
+                    Refresh::Unchanged | Refresh::Elsewhere => {}
                     Refresh::Changed(new) => {
                         listener.hear(&Event::SourceChanged(new.revision.as_ref()));
                     }
