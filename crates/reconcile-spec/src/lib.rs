@@ -29,6 +29,6 @@ pub use parse::{Loaded, load};
 pub use quantity::QuantityError;
 pub use reference::reference;
 pub use render::to_yaml;
-pub use report::{Source, report};
+pub use report::{Source, masked, report};
 pub use schema::json_schema;
 pub use valid::{ClusterSpec, ValidSpec};

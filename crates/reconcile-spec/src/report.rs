@@ -113,20 +113,7 @@ impl Page<'_> {
             let start = (0..end).find(|&at| chars[at] != ' ').unwrap_or(end);
             star(&mut chars, start, end);
         }
-        for (from, equals) in secret_fields(&chars) {
-            star_value(&mut chars, from, equals);
-        }
-        let line: String = chars.iter().collect();
-        for (at, _) in line.match_indices("://") {
-            let from = line[..at].chars().count() + 3;
-            let end = (from..chars.len()).find(|&i| matches!(chars[i], '/' | ' ' | '"' | '\''));
-            let authority = from..end.unwrap_or(chars.len());
-            let user = authority.clone().find(|&i| chars[i] == ':');
-            let host = authority.rev().find(|&i| chars[i] == '@');
-            if let (Some(user), Some(host)) = (user, host) {
-                star(&mut chars, user + 1, host);
-            }
-        }
+        star_named(&mut chars);
         chars
     }
 
@@ -149,6 +136,32 @@ impl Page<'_> {
         let last = before().find(|line| keyed(line));
         // A mapping below it is a reference, `secret: NAME`, whose own fields are judged.
         !keyed(own) && ([parent, last].iter().flatten().any(|line| named(line)))
+    }
+}
+
+/// A text of unknown origin as it may be shown: what is named or formed as a secret is starred, and
+/// control characters are harmless.
+pub fn masked(text: &str) -> String {
+    let mut chars: Vec<char> = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    star_named(&mut chars);
+    chars.into_iter().collect()
+}
+
+/// Stars out the values of fields that are named as secrets are, and passwords in addresses.
+fn star_named(chars: &mut [char]) {
+    for (from, equals) in secret_fields(chars) {
+        star_value(chars, from, equals);
+    }
+    let line: String = chars.iter().collect();
+    for (at, _) in line.match_indices("://") {
+        let from = line[..at].chars().count() + 3;
+        let end = (from..chars.len()).find(|&i| matches!(chars[i], '/' | ' ' | '"' | '\''));
+        let authority = from..end.unwrap_or(chars.len());
+        let user = authority.clone().find(|&i| chars[i] == ':');
+        let host = authority.rev().find(|&i| chars[i] == '@');
+        if let (Some(user), Some(host)) = (user, host) {
+            star(chars, user + 1, host);
+        }
     }
 }
 

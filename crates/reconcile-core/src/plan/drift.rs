@@ -7,11 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reconcile_spec::valid::{Drift, DriftModes, SwarmRole};
+use reconcile_spec::{
+    masked,
+    valid::{Drift, DriftModes, SwarmRole},
+};
 use serde::Serialize;
 
 use super::{
-    CONTENT, Change, DIFFERS, Held, HoldReason, LINE, Step, Verb,
+    CONTENT, Change, DIFFERS, Held, HoldReason, LINE, Step, Verb, counted,
     draft::{Draft, Drafts, View},
 };
 use crate::{
@@ -133,18 +136,33 @@ fn told(verb: Verb, changes: &[Change], reason: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     };
-    let value = |value: &Option<String>| value.as_deref().map_or_else(|| "none".to_owned(), short);
+    // What somebody wrote there may be a secret, under a name that tells or one that does not.
+    let value = |field: &str, value: &Option<String>| match value {
+        Some(value) => {
+            let named = format!("{field}: ");
+            let shown = masked(&format!("{named}{value}"));
+            short(&shown.chars().skip(named.chars().count()).collect::<String>())
+        }
+        None => "none".to_owned(),
+    };
     // Where the lines are known, the digests say nothing more.
     let lines = changes.iter().any(|change| change.field == LINE);
-    let mut shown = changes.iter().filter(|change| !lines || change.field != CONTENT);
-    let words: Vec<String> = shown
-        .by_ref()
-        .take(NAMED)
-        .map(|change| match (change.field.as_str(), &change.from, &change.to) {
-            (LINE, Some(line), None) => format!("has the line `{}`", short(line)),
-            (LINE, None, Some(line)) => format!("lacks the line `{}`", short(line)),
-            (field, from, to) => format!("{field} is {}, not {}", value(from), value(to)),
-        })
+    // A line by hand may hold anything, and this goes into logs: it is counted. Ours may be shown.
+    let by_hand = |change: &&Change| change.field == LINE && change.to.is_none();
+    let others = changes.iter().filter(by_hand).count();
+    let mut shown =
+        changes.iter().filter(|change| !(by_hand(change) || lines && change.field == CONTENT));
+    let others = (others > 0).then(|| format!("has {} by hand", counted(others, "line")));
+    let words: Vec<String> = others
+        .into_iter()
+        .chain(shown.by_ref().take(NAMED).map(|change| {
+            match (change.field.as_str(), &change.from, &change.to) {
+                (LINE, None, Some(line)) => format!("lacks the line `{}`", short(&masked(line))),
+                (field, from, to) => {
+                    format!("{field} is {}, not {}", value(field, from), value(field, to))
+                }
+            }
+        }))
         .collect();
     let more = shown.count();
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
@@ -152,7 +170,8 @@ fn told(verb: Verb, changes: &[Change], reason: &str) -> String {
         return reason.to_owned();
     }
     let by = reason.strip_prefix(DIFFERS).unwrap_or_default();
-    words.join(", ") + &more + by
+    let told = words.join(", ") + &more + by;
+    told.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What the servers have recorded. `Some(None)`: there is a record that could not be read.

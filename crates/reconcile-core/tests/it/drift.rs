@@ -4,7 +4,7 @@ use reconcile_core::{
     check::check,
     desired::Desired,
     model::{HostName, ObjectId},
-    plan::{HoldReason, Plan, plan},
+    plan::{Change, HoldReason, Plan, plan},
 };
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{Drift, DriftModes};
@@ -65,7 +65,7 @@ fn drift_of_a_reported_class_is_held_with_what_differs_and_the_rest_is_healed() 
     let told = reported(&plan);
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].0, file("node2").to_string());
-    assert!(told[0].1.contains("has the line `# by hand`"), "{told:?}");
+    assert!(told[0].1.contains("has 1 line by hand"), "{told:?}");
     let objects: Vec<_> = plan.steps.iter().map(|step| step.object.to_string()).collect();
     assert!(objects.iter().any(|object| object.starts_with("node3/")), "{objects:?}");
     assert!(!objects.iter().any(|object| object.starts_with("node2:")), "{objects:?}");
@@ -224,7 +224,7 @@ fn a_step_that_undoes_drift_says_what_drifted() {
     let told: Vec<_> = plan.steps.iter().filter_map(reconcile_core::plan::drifted).collect();
     let expected = [
         "node1:/etc/default/etcd (files): it does not exist",
-        "node2:/etc/postgresql-common/createcluster.d/reconcile.conf (files): has the line `# by hand`",
+        "node2:/etc/postgresql-common/createcluster.d/reconcile.conf (files): has 1 line by hand",
         "node3:/etc/postgresql-common/createcluster.d/reconcile.conf (files): mode is 0666, not 0644",
         "node1/patroni.service (units): at boot is disabled, not enabled",
         "node3/etcd.service (units): state is inactive (enabled), not active (enabled)",
@@ -234,4 +234,50 @@ fn a_step_that_undoes_drift_says_what_drifted() {
     ];
     // That etcd is waited for there is no drift of its own.
     assert_eq!(told, expected);
+}
+
+/// What somebody wrote into a managed file is counted where it goes into logs, and not told.
+#[test]
+fn a_secret_written_by_hand_is_not_told() {
+    let reason = "it differs";
+    let change = |field: &str, from: Option<&str>, to: Option<&str>| Change {
+        field: field.to_owned(),
+        from: from.map(str::to_owned),
+        to: to.map(str::to_owned),
+    };
+    let mut modes = Vec::new();
+    for report in [false, true] {
+        let desired = three(|modes| modes.files = if report { Drift::Report } else { Drift::Heal });
+        let mut world = World::converged(&desired);
+        let file = world.server_mut("node2").files.get_mut(FILE).unwrap();
+        let text = String::from_utf8(file.bytes.clone()).unwrap();
+        let first = text.lines().next().unwrap();
+        file.bytes = text
+            .replacen(first, "Environment=PGPASSWORD=CANARY1\x1b[2J\nx CANARY2", 1)
+            .into_bytes();
+        let plan = checked(&desired, &world);
+        let told: Vec<String> = if report {
+            reported(&plan).into_iter().map(|(_, told)| told).collect()
+        } else {
+            plan.steps.iter().filter_map(reconcile_core::plan::drifted).collect()
+        };
+        let told = told.join("\n");
+        assert!(told.contains("has 2 lines by hand, lacks the line `"), "{told}");
+        assert!(!told.contains("CANARY") && !told.contains('\x1b'), "{told:?}");
+        modes.push(plan);
+    }
+    // Of other fields, the values of those that are named or formed as secrets are.
+    let mut step = modes[0].steps[0].clone();
+    for (field, value) in [
+        ("password", "CANARY"),
+        ("postgresql", r#"{"password":"CANARY","x":1}"#),
+        ("primary_conninfo", "host=x password=CANARY"),
+        ("archive_command", "curl https://u:CANARY@x/ \x1b[2J"),
+    ] {
+        step.reason = reason.to_owned();
+        step.changes = vec![change(field, Some(value), Some("ours"))];
+        let told = reconcile_core::plan::drifted(&step).unwrap();
+        assert!(told.contains(&format!("{field} is ")) && !told.contains("CANARY"), "{told}");
+        assert!(!told.contains('\x1b'), "{told:?}");
+    }
 }

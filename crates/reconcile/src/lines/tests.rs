@@ -68,7 +68,7 @@ async fn drift_is_named_once_and_so_is_its_end() {
     seen.edit("node2", FILE);
     assert_eq!(
         seen.look(),
-        [format!("drift node2:{FILE} (files): has the line `# by hand`").as_str(), "1 step to do"]
+        [format!("drift node2:{FILE} (files): has 1 line by hand").as_str(), "1 step to do"]
     );
     assert_eq!(seen.look(), [""; 0], "it is the same one");
     rest(1.2).await;
