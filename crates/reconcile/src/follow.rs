@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,11 +19,12 @@ use reconcile_engine::{
     watch::{Current, Refresh, Source},
 };
 use reconcile_git::{Follower, GitError, follow::Waker};
-use reconcile_spec::valid::SecretsSource;
+use reconcile_spec::{ValidSpec, valid::SecretsSource};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    base::Base,
     cli::Cli,
     commands::{Prepared, Watched, prepare_again},
     failure::Failure,
@@ -31,11 +35,33 @@ use crate::{
 /// A text that was not taken is tried again after this: a disk was full, a command timed out.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// Why a text was not taken, and when.
+type Broken = Option<(RefusedSource, Instant)>;
+
+type Made = Result<Arc<Prepared>, Failure>;
+
+/// A text that is being made ready.
+struct Making {
+    texts: Texts,
+    why: Why,
+    made: Receiver<Made>,
+}
+
+/// Why a text is made ready.
+enum Why {
+    /// It is the newest.
+    Newest,
+    /// It was not taken, for this reason.
+    Again(RefusedSource),
+    /// It was in force before the one that is refused.
+    Before { refused: RefusedSource, broken: Broken },
+}
+
 /// The desired state of one cluster, followed.
 pub(crate) struct Followed<'a> {
     cli: &'a Cli,
     cluster: String,
-    origin: Origin,
+    origin: Arc<Origin>,
     follower: Option<Follower>,
     /// Digest of the files, where the origin is a path.
     seen: Option<String>,
@@ -60,7 +86,8 @@ pub(crate) struct Followed<'a> {
     good: Option<(Arc<Prepared>, Option<Revision>)>,
     anew: bool,
     /// Why the last text was not taken, and when: what failed for a passing reason is tried again.
-    broken: Option<(RefusedSource, Instant)>,
+    broken: Broken,
+    making: Option<Making>,
     /// Of whom the lease is asked, and a word when the file names others.
     voters: BTreeMap<HostName, String>,
     moved: CancellationToken,
@@ -73,9 +100,9 @@ impl<'a> Followed<'a> {
         cluster: &str,
         dirty: mpsc::Sender<()>,
     ) -> Result<Self, Failure> {
-        let origin = source::origin(cli)?;
+        let origin = Arc::new(source::origin(cli)?);
         let (mut follower, mut fallback) = (None, None);
-        if let Origin::Git(mirror) = &origin {
+        if let Origin::Git(mirror) = origin.as_ref() {
             fallback = match mirror.in_force() {
                 Ok(in_force) => in_force.map(|snapshot| Texts::committed(mirror, snapshot)),
                 Err(GitError::Refused { .. }) => None,
@@ -111,6 +138,7 @@ impl<'a> Followed<'a> {
             good: None,
             anew: false,
             broken: None,
+            making: None,
             voters: BTreeMap::new(),
             moved: CancellationToken::new(),
         })
@@ -152,7 +180,7 @@ impl<'a> Followed<'a> {
 
     /// A text other than the last one, or why there is none.
     fn news(&mut self) -> Option<Result<Texts, Failure>> {
-        let (Some(follower), Origin::Git(mirror)) = (&self.follower, &self.origin) else {
+        let (Some(follower), Origin::Git(mirror)) = (&self.follower, self.origin.as_ref()) else {
             let texts = self.origin.texts();
             let digest = sha256_hex(
                 match &texts {
@@ -181,14 +209,17 @@ impl<'a> Followed<'a> {
         text
     }
 
-    fn load(&mut self, texts: &Texts) -> Refresh<Leased<Watched>> {
-        let loaded = source::parse(self.cli, texts).and_then(|source| {
+    /// Begins to make a text ready, on a thread of its own: secrets may come from a program that
+    /// hangs, and a fetch may hold the mirror for minutes. Nothing else waits for either.
+    fn load(&mut self, texts: Texts, why: Why) -> Refresh<Leased<Watched>> {
+        let parsed = source::parse(self.cli, &texts).and_then(|source| {
             // The lock and the journal are those of the cluster that the watch began with.
+            let one = source.clusters.len() == 1;
             let spec = source
                 .clusters
-                .iter()
+                .into_iter()
                 .find(|spec| spec.name.as_str() == self.cluster)
-                .filter(|_| source.clusters.len() == 1)
+                .filter(|_| one)
                 .ok_or_else(|| {
                     Failure::new(format!("the file is no longer of cluster {} alone", self.cluster))
                 })?;
@@ -196,15 +227,75 @@ impl<'a> Followed<'a> {
                 let identity = source.base.identity().map(|(path, _)| path);
                 self.secrets = identity.into_iter().chain([source.base.resolve(path)]).collect();
             }
-            let before = self.good.as_ref().map(|(prepared, _)| &prepared.fleet);
-            prepare_again(spec, &source.base, before)
+            Ok((spec, source.base))
         });
         self.seen_secrets = self.secrets_digest();
-        let accepted = loaded.and_then(|prepared| {
-            self.origin.accept(texts.revision.as_ref())?;
-            Ok(Arc::new(prepared))
-        });
-        match accepted {
+        let begun = parsed.and_then(|(spec, base)| self.make(spec, base, texts.revision.clone()));
+        match begun {
+            Ok(made) => {
+                self.making = Some(Making { texts, why, made });
+                Refresh::Unchanged
+            }
+            Err(failure) => self.made(&texts, why, Err(failure)),
+        }
+    }
+
+    fn make(
+        &self,
+        spec: ValidSpec,
+        base: Base,
+        revision: Option<Revision>,
+    ) -> Result<Receiver<Made>, Failure> {
+        let (ready, made) = std::sync::mpsc::sync_channel(1);
+        let (origin, before) = (Arc::clone(&self.origin), self.prepared());
+        let (dirty, runtime) = (self.dirty.clone(), tokio::runtime::Handle::current());
+        let work = move || {
+            let _entered = runtime.enter();
+            let before = before.as_ref().map(|prepared| &prepared.fleet);
+            let made = prepare_again(&spec, &base, before).and_then(|prepared| {
+                origin.accept(revision.as_ref())?;
+                Ok(Arc::new(prepared))
+            });
+            let due = made.is_ok();
+            // Closed: the loop has ended. Full: a look is due anyhow.
+            if ready.send(made).is_ok() && due {
+                let _due = dirty.try_send(());
+            }
+        };
+        let thread = std::thread::Builder::new().name("source".to_owned()).spawn(work);
+        thread.map_err(|error| Failure::from_error("make the desired state ready", &error))?;
+        Ok(made)
+    }
+
+    /// Takes note of a text that is ready, or is not to be had.
+    fn made(&mut self, texts: &Texts, why: Why, made: Made) -> Refresh<Leased<Watched>> {
+        let taken = self.put_in_force(texts, made);
+        match (why, taken) {
+            (Why::Newest, Refresh::Broken(refused)) => {
+                let broken = self.broken.clone();
+                self.fall_back(refused, broken)
+            }
+            (Why::Newest, changed) => {
+                self.fallback = None;
+                self.say.clone_from(&self.refused);
+                changed
+            }
+            (Why::Again(said), Refresh::Broken(refused)) if refused == said => Refresh::Unchanged,
+            (Why::Again(_), other) => other,
+            (Why::Before { refused, broken }, changed) => {
+                self.broken = broken;
+                if !matches!(changed, Refresh::Changed(_)) {
+                    return Refresh::Broken(refused);
+                }
+                self.last.get_or_insert(texts.clone());
+                self.say = Some(refused);
+                changed
+            }
+        }
+    }
+
+    fn put_in_force(&mut self, texts: &Texts, made: Made) -> Refresh<Leased<Watched>> {
+        match made {
             Ok(prepared) => {
                 let before = std::mem::take(&mut self.triggers);
                 self.triggers = triggers::follow(&prepared, &self.dirty, before);
@@ -227,43 +318,18 @@ impl<'a> Followed<'a> {
         }
     }
 
-    /// Puts a text in force; at the start, where it does not serve, the one before it.
-    fn take(&mut self, texts: &Texts) -> Refresh<Leased<Watched>> {
-        match self.load(texts) {
-            Refresh::Broken(refused) => {
-                let broken = self.broken.clone();
-                let before = self.fall_back(refused);
-                self.broken = broken;
-                before
-            }
-            changed => {
-                self.fallback = None;
-                self.say.clone_from(&self.refused);
-                changed
-            }
-        }
-    }
-
     /// Tries a text that was not taken once more; the same words are not said again.
-    fn again(&mut self, texts: &Texts) -> Refresh<Leased<Watched>> {
+    fn again(&mut self, texts: Texts) -> Refresh<Leased<Watched>> {
         let Some((said, _)) = self.broken.clone().filter(|(_, at)| at.elapsed() >= AGAIN) else {
             return Refresh::Unchanged;
         };
-        match self.load(texts) {
-            Refresh::Broken(refused) if refused == said => Refresh::Unchanged,
-            other => other,
-        }
+        self.load(texts, Why::Again(said))
     }
 
-    fn fall_back(&mut self, refused: RefusedSource) -> Refresh<Leased<Watched>> {
+    /// At the start, where a text does not serve, the one before it does.
+    fn fall_back(&mut self, refused: RefusedSource, broken: Broken) -> Refresh<Leased<Watched>> {
         let Some(texts) = self.fallback.take() else { return Refresh::Broken(refused) };
-        let changed = self.load(&texts);
-        if !matches!(changed, Refresh::Changed(_)) {
-            return Refresh::Broken(refused);
-        }
-        self.last.get_or_insert(texts);
-        self.say = Some(refused);
-        changed
+        self.load(texts, Why::Before { refused, broken })
     }
 }
 
@@ -288,11 +354,23 @@ impl Source for Followed<'_> {
         if let Some(refused) = self.say.take() {
             return Refresh::Broken(refused);
         }
+        if let Some(making) = &self.making {
+            let made = match making.made.try_recv() {
+                Ok(made) => made,
+                Err(TryRecvError::Empty) => return Refresh::Unchanged,
+                Err(TryRecvError::Disconnected) => {
+                    Err(Failure::new("making the desired state ready was cut off"))
+                }
+            };
+            if let Some(Making { texts, why, .. }) = self.making.take() {
+                return self.made(&texts, why, made);
+            }
+        }
         match self.news() {
             Some(Err(failure)) => {
                 let refused = failure.refusal(self.origin.file());
                 self.refused = Some(refused.clone());
-                self.fall_back(refused)
+                self.fall_back(refused, None)
             }
             Some(Ok(texts)) => {
                 let was_refused = self.refused.take().is_some();
@@ -301,11 +379,13 @@ impl Source for Followed<'_> {
                     return Refresh::Unchanged;
                 }
                 self.last = Some(texts.clone());
-                self.take(&texts)
+                self.load(texts, Why::Newest)
             }
             None => match self.last.clone() {
-                Some(texts) if self.secrets_digest() != self.seen_secrets => self.take(&texts),
-                Some(texts) => self.again(&texts),
+                Some(texts) if self.secrets_digest() != self.seen_secrets => {
+                    self.load(texts, Why::Newest)
+                }
+                Some(texts) => self.again(texts),
                 None => Refresh::Unchanged,
             },
         }

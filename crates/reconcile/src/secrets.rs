@@ -5,7 +5,9 @@ mod init;
 
 use std::{
     collections::BTreeMap,
+    io::Read as _,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use reconcile_core::{desired::Secrets, model::SecretText};
@@ -21,6 +23,9 @@ use crate::{base::Base, failure::Failure};
 /// Anything shorter is guessed.
 const MIN_LENGTH: usize = 12;
 
+/// A program that gives secrets may take so long.
+const PROGRAM: Duration = Duration::from_secs(60);
+
 /// The values of all secrets that the cluster needs.
 pub(crate) fn read(spec: &ClusterSpec, base: &Base) -> Result<Secrets, Failure> {
     let (mut unfit, mut encrypted) = (BTreeMap::new(), false);
@@ -31,7 +36,7 @@ pub(crate) fn read(spec: &ClusterSpec, base: &Base) -> Result<Secrets, Failure> 
             found.values
         }
         SecretsSource::Env(prefix) => read_environment(spec, prefix),
-        SecretsSource::Exec(argv) => read_program(argv, base)?,
+        SecretsSource::Exec(argv) => read_program(argv, base, PROGRAM)?,
     };
     let mut faults = Vec::new();
     for need in required_secrets(spec) {
@@ -104,25 +109,67 @@ fn read_environment(spec: &ClusterSpec, prefix: &str) -> Secrets {
         .collect()
 }
 
-fn read_program(argv: &[String], base: &Base) -> Result<Secrets, Failure> {
+fn read_program(argv: &[String], base: &Base, limit: Duration) -> Result<Secrets, Failure> {
     let Some((program, arguments)) = argv.split_first() else {
         return Err(Failure::new("secrets.exec names no program"));
     };
-    let output = Command::new(program)
+    let failed =
+        |error: &std::io::Error| Failure::from_error(format!("run {program} for secrets"), error);
+    let mut child = Command::new(program)
         .args(arguments)
         .current_dir(&base.folder)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| Failure::from_error(format!("run {program} for secrets"), &error))?;
-    if !output.status.success() {
-        return Err(Failure::new(format!(
-            "{program}, asked for secrets, ended with {}",
-            output.status
-        )));
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let (sender, printed) = std::sync::mpsc::sync_channel(1);
+    if let Some(mut out) = child.stdout.take() {
+        // On a thread of its own: the program, or one that it started, may keep it open for ever.
+        let read = move || {
+            let mut printed = Zeroizing::new(Vec::new());
+            // Closed: it took too long, and nobody listens.
+            let _heard = sender.send(out.read_to_end(&mut printed).map(|_| printed));
+        };
+        std::thread::Builder::new().spawn(read).map_err(|error| failed(&error))?;
     }
-    let printed = Zeroizing::new(output.stdout);
+    let Ok(printed) = printed.recv_timeout(limit) else {
+        child.kill().and_then(|()| child.wait()).map_err(|error| failed(&error))?;
+        let seconds = limit.as_secs();
+        return Err(Failure::new(format!(
+            "{program}, asked for secrets, was stopped after {seconds} s"
+        )));
+    };
+    let printed = printed.map_err(|error| failed(&error))?;
+    let status = child.wait().map_err(|error| failed(&error))?;
+    if !status.success() {
+        return Err(Failure::new(format!("{program}, asked for secrets, ended with {status}")));
+    }
     let text = std::str::from_utf8(&printed)
         .map_err(|_| Failure::new(format!("{program} printed secrets that are not UTF-8")))?;
     file::parse(text, program)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::read_program;
+    use crate::base::Base;
+
+    #[test]
+    fn a_program_that_hangs_is_stopped() {
+        let base = Base::local(".".into());
+        let run = |script: &str| {
+            let argv = ["sh", "-c", script].map(str::to_owned);
+            read_program(&argv, &base, Duration::from_secs(2))
+        };
+        let given = run("echo 'pgbouncer-admin: abcdefghijkl'");
+        assert!(given.is_ok_and(|given| given["pgbouncer-admin"].expose() == "abcdefghijkl"));
+        assert!(run("echo 'a: b'; exit 3").is_err_and(|error| error.text().contains("ended with")));
+        let began = Instant::now();
+        let hung = run("exec sleep 20");
+        assert!(hung.is_err_and(|error| error.text().contains("was stopped after 2 s")));
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
 }
