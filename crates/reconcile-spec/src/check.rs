@@ -47,7 +47,7 @@ fn hide(node: &Node, named: bool, hidden: &mut Vec<Place>) {
                 let secret = match entry.key.as_str() {
                     "secret" => false,
                     "value" => named,
-                    key => hints::secret_name(key),
+                    key => hints::hides(key),
                 };
                 hide(&entry.node, secret, hidden);
             }

@@ -51,6 +51,23 @@ pub(crate) fn secret_name(name: &str) -> bool {
         .any(|word| name.ends_with(word))
 }
 
+/// Whether a field of that name, known to the format or not, is not shown.
+pub(crate) fn hides(name: &str) -> bool {
+    let plain = plain(name);
+    let more = [
+        "pass",
+        "pwd",
+        "token",
+        "apikey",
+        "accesskey",
+        "secretaccesskey",
+        "credential",
+        "credentials",
+        "dsn",
+    ];
+    secret_name(name) || more.iter().any(|word| plain.ends_with(word))
+}
+
 /// Whether a text has a secret in it that its form gives away: a connection string with a
 /// password, an address with `user:password@`, a private key.
 pub(crate) fn secret_value(text: &str) -> bool {

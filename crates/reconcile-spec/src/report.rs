@@ -119,24 +119,52 @@ impl Page<'_> {
 
     /// Whether a line goes on with the value of a secret's field that began on a line before it.
     fn below_secret(&self, number: usize) -> bool {
-        let indent = |line: &str| line.len() - line.trim_start().len();
         let Some(own) = self.lines.get(number.saturating_sub(1)) else { return false };
         let before = || self.lines[..number.saturating_sub(1)].iter().rev();
         let named = |line: &str| {
-            let line = line.trim_start().trim_start_matches("- ");
-            let (key, value) = line.split_once(':').unwrap_or_default();
-            let value = value.trim();
+            let value = secret_value_of(line)?;
+            let plain = value.replace("\\\"", "");
             let opened = ['"', '\'']
                 .iter()
-                .any(|quote| value.starts_with(*quote) && value.matches(*quote).count() % 2 == 1);
-            hints::secret_name(key) && (value.is_empty() || value.starts_with(['|', '>']) || opened)
+                .any(|quote| value.starts_with(*quote) && plain.matches(*quote).count() % 2 == 1);
+            Some(value.is_empty() || value.starts_with(['|', '>']) || opened)
         };
         let keyed = |line: &str| line.contains(": ") || line.trim_end().ends_with(':');
-        let parent = before().find(|line| !line.trim().is_empty() && indent(line) < indent(own));
+        // A mapping below it is a reference, `secret: NAME`. Below a value there is nothing but more
+        // of it, whatever it looks like.
+        let refers = own.trim_start().starts_with("secret:");
+        // A tab is no indentation: it may be meant to be any.
+        let blank = &own[..indent(own)];
+        let mut inner = if blank.contains('\t') { usize::MAX } else { blank.len() };
+        for line in before().filter(|line| !line.trim().is_empty()) {
+            if key_indent(line) < inner {
+                inner = indent(line).min(key_indent(line));
+                let value = secret_value_of(line);
+                if value
+                    .is_some_and(|value| !(value.starts_with('{') || value.is_empty() && refers))
+                {
+                    return true;
+                }
+            }
+        }
         let last = before().find(|line| keyed(line));
-        // A mapping below it is a reference, `secret: NAME`, whose own fields are judged.
-        !keyed(own) && ([parent, last].iter().flatten().any(|line| named(line)))
+        !keyed(own) && last.and_then(|line| named(line)) == Some(true)
     }
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// Where the key of a line begins: behind the dashes of a list.
+fn key_indent(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '\t', '-']).len()
+}
+
+/// The value on a line that begins with the field of a secret.
+fn secret_value_of(line: &str) -> Option<&str> {
+    let (key, value) = line[key_indent(line)..].split_once(':')?;
+    (key.trim() != "secret" && hints::hides(key)).then(|| value.trim())
 }
 
 /// A text of unknown origin as it may be shown: what is named or formed as a secret is starred, and
@@ -149,13 +177,14 @@ pub fn masked(text: &str) -> String {
 
 /// Stars out the values of fields that are named as secrets are, and passwords in addresses.
 fn star_named(chars: &mut [char]) {
-    for (from, equals) in secret_fields(chars) {
-        star_value(chars, from, equals);
+    for field in secret_fields(chars) {
+        star_value(chars, &field);
     }
     let line: String = chars.iter().collect();
     for (at, _) in line.match_indices("://") {
         let from = line[..at].chars().count() + 3;
-        let end = (from..chars.len()).find(|&i| matches!(chars[i], '/' | ' ' | '"' | '\''));
+        // A password may have any sign in it, also those that end one in a well formed address.
+        let end = (from..chars.len()).find(|&i| matches!(chars[i], ' ' | '"' | '\''));
         let authority = from..end.unwrap_or(chars.len());
         let user = authority.clone().find(|&i| chars[i] == ':');
         let host = authority.rev().find(|&i| chars[i] == '@');
@@ -165,23 +194,34 @@ fn star_named(chars: &mut [char]) {
     }
 }
 
-/// Where the values of fields begin that are named as secrets are, and whether after a `=`.
-fn secret_fields(chars: &[char]) -> Vec<(usize, bool)> {
+/// A field that is named as secrets are.
+struct Field {
+    /// Where what follows its sign begins.
+    from: usize,
+    /// The sign is a `=`.
+    equals: bool,
+    /// It is the first of its line, in block style: all that follows is its value.
+    first: bool,
+}
+
+fn secret_fields(chars: &[char]) -> Vec<Field> {
     let mut found = Vec::new();
     for (at, sign) in chars.iter().enumerate().filter(|(_, c)| matches!(c, ':' | '=')) {
-        let quote = usize::from(at > 0 && matches!(chars[at - 1], '"' | '\''));
-        let end = at - quote;
+        let spaces = chars[..at].iter().rev().take_while(|c| **c == ' ').count();
+        let at_name = at - spaces;
+        let quote = usize::from(at_name > 0 && matches!(chars[at_name - 1], '"' | '\''));
+        let end = at_name - quote;
         let part = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
         let length = chars[..end].iter().rev().take_while(|c| part(c)).count();
         let name: String = chars[end - length..end].iter().collect();
-        let lower = name.to_ascii_lowercase();
-        let known = ["password", "passwd", "secret_key", "token"];
         // `secret: NAME` refers to one.
-        let refers = lower == "secret";
-        if !refers && (hints::secret_name(&name) || known.iter().any(|word| lower.ends_with(word)))
-        {
-            found.push((at + 1, *sign == '='));
+        if name.eq_ignore_ascii_case("secret") || !hints::hides(&name) {
+            continue;
         }
+        let equals = *sign == '=';
+        let before = &chars[..end - length];
+        let first = !equals && before.iter().all(|c| matches!(c, ' ' | '-' | '?' | '"' | '\''));
+        found.push(Field { from: at + 1, equals, first });
     }
     found
 }
@@ -193,19 +233,53 @@ fn star(chars: &mut [char], from: usize, to: usize) {
     }
 }
 
-/// Stars out a plain value that starts after `from`; a reference (`{ secret: … }`) stays.
-fn star_value(chars: &mut [char], from: usize, equals: bool) {
-    let Some(start) = (from..chars.len()).find(|&i| chars[i] != ' ') else { return };
-    if matches!(chars[start], '{' | '&' | '*' | '#') {
+/// Stars out a plain value; a reference (`{ secret: … }`) stays, and its other fields are judged by
+/// their own names.
+fn star_value(chars: &mut [char], field: &Field) {
+    let Some(mut start) = (field.from..chars.len()).find(|&i| chars[i] != ' ') else { return };
+    let mut first = field.first;
+    if chars[start] == '{' {
+        let blank = |c: &&char| matches!(**c, ' ' | '"' | '\'');
+        let name_at = start + 1 + chars[start + 1..].iter().take_while(blank).count();
+        let inside = &chars[name_at..];
+        let name: String = inside.iter().take_while(|c| c.is_alphanumeric()).collect();
+        let sign = name_at + name.chars().count();
+        let sign = sign + chars[sign..].iter().take_while(blank).count();
+        let keyed = !name.is_empty() && chars.get(sign) == Some(&':');
+        let value = keyed && name.eq_ignore_ascii_case("value");
+        if (keyed && !value) || name_at >= chars.len() {
+            return;
+        }
+        if value {
+            first = false;
+            let Some(at) = (sign + 1..chars.len()).find(|&i| chars[i] != ' ') else { return };
+            start = at;
+        }
+    }
+    let filled = chars.iter().rposition(|c| *c != ' ').map_or(start, |last| last + 1);
+    if first {
+        star(chars, start, filled);
         return;
     }
-    let ends = |c: char| match chars[start] {
-        quote @ ('"' | '\'') => c == quote,
-        _ if equals => matches!(c, ',' | '}' | '&' | ' '),
-        // In a text of several words all are part of it.
-        _ => matches!(c, ',' | '}'),
+    // A sign that ends a value may as well be part of it where no other field follows.
+    let apart = |i: usize| chars.get(i + 1).is_none_or(|c| matches!(c, ' ' | '}' | ']' | ','));
+    let ends = |i: usize| match chars[i] {
+        ',' | '}' => apart(i),
+        '&' | ' ' => field.equals,
+        _ => false,
     };
-    let mut end = (start + 1..chars.len()).find(|&i| ends(chars[i])).unwrap_or(chars.len());
+    let mut from = start + 1;
+    if let quote @ ('"' | '\'') = chars[start] {
+        while from < chars.len() && chars[from] != quote {
+            from += if chars[from] == '\\' { 2 } else { 1 };
+        }
+        from += 1;
+    }
+    // What follows a quote at once belongs to it, as in `'a''b'`.
+    let mut end = (from..chars.len()).find(|&i| ends(i)).unwrap_or(chars.len());
+    while end > start && chars[end - 1] == ' ' {
+        end -= 1;
+    }
     // A bracket that stands apart closes something, which may be what is wrong.
     let text: String = chars[start..end].iter().collect();
     if let Some(rest) = text.trim_end().strip_suffix(" ]") {

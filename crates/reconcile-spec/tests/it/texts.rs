@@ -105,10 +105,66 @@ fn a_broken_line_shows_no_secret() {
         "    url: postgres://app:canary-1@db/x: y",
         "    password: |\n      canary-1\n\tcanary-2",
         "    password: \"canary-1\n      canary-2\" x",
+        "    password: \"ab\\\"canary-1\" x: y",
+        "    password: 'ab''canary-1' x: y",
+        "    password: abc,canary-1: x",
+        "    password: #canary-1: y\n     z: canary-2: x",
+        "    password: |\n      x: canary-1: y\n\tcanary-2",
+        "    password: >-\n      x\n        y: canary-1: z\n\tcanary-2",
+        "    password: \"a\n      x: canary-1\" y: z",
+        "    x: { password: \"ab\\\"canary-1\", y: z: z ] }",
+        "    x: { password: 'ab''canary-1', y: z: z ] }",
+        "    x: { password: ab,canary-1: y ] }",
+        "    password: { value: canary-1 canary-2 ] }",
+        "    pass: canary-1: x",
+        "    pwd: canary-1: x",
+        "    apiKey: canary-1: x",
+        "    api_key: canary-1: x",
+        "    secret_access_key: canary-1: x",
+        "    accessKey: canary-1: x",
+        "    token: canary-1: x",
+        "    credential: canary-1: x",
+        "    credentials: canary-1: x",
+        "    dsn: canary-1: x",
+        "    url: postgres://app:ca/canary-1@db/x: y",
     ] {
         let text = format!("apiVersion: reconcile/v1alpha1\nspec:\n  x:\n{line}\n");
         let report = reconcile_spec::load("c.yaml", &text).unwrap_err().to_string();
         assert!(report.contains("not valid YAML"), "{report}");
         assert!(!report.contains("canary"), "{report}");
+    }
+}
+
+/// A file that can be read and is refused shows its lines too.
+#[test]
+fn a_refused_file_shows_no_secret() {
+    for field in ["pass", "pwd", "apiKey", "api_key", "accessKey", "token", "credentials", "dsn"] {
+        for value in [
+            "canary-1",
+            "'ab''canary-1'",
+            "abc,canary-1",
+            "|\n    x: canary-1",
+            "{ value: canary-1 }",
+        ] {
+            let text = format!("apiVersion: reconcile/v1alpha1\nspec:\n  {field}: {value}\n");
+            let report = reconcile_spec::load("c.yaml", &text).unwrap_err().to_string();
+            assert!(report.contains(field) && !report.contains("canary"), "{report}");
+        }
+    }
+}
+
+/// What is next to a secret is still shown.
+#[test]
+fn what_is_no_secret_stays_readable() {
+    for (line, shown) in [
+        ("    x: { password: { secret: plain-1 }, y: z: z ] }", "plain-1"),
+        ("    password: { secret: plain-1 }\n    name: plain-2: x", "plain-2"),
+        ("    password:\n      secret: plain-1: x", "plain-1"),
+        ("    - password: abc\n      name: plain-1: x", "plain-1"),
+        ("    url: https://db/plain-1: y", "plain-1"),
+    ] {
+        let text = format!("apiVersion: reconcile/v1alpha1\nspec:\n  x:\n{line}\n");
+        let report = reconcile_spec::load("c.yaml", &text).unwrap_err().to_string();
+        assert!(report.contains(shown), "{report}");
     }
 }
