@@ -75,7 +75,7 @@ impl Execution {
 ///
 /// # Cancellation
 /// After `cancel`, or once the turn knows of a newer desired state, no further step starts (the first
-/// ones do where the plan before gave way, too); those under way are waited for. For a newer desired state a step that only waits is let go.
+/// ones that disturb nobody do where the plan before gave way, too); those under way are waited for. For a newer desired state a step that only waits is let go.
 pub async fn execute<F: Fleet>(
     fleet: &F,
     plan: &Plan,
@@ -114,8 +114,10 @@ async fn run<F: Fleet>(
     let mut busy: BTreeMap<&HostName, usize> = BTreeMap::new();
     let mut under_way = FuturesUnordered::new();
     let mut began = false;
+    // Nobody's work is disturbed for what is out of date.
+    let begins = turn.begins && !waiting.iter().any(|step| step.impact.disruptive());
     loop {
-        let ends = turn.newer.is_cancelled() && (began || !turn.begins);
+        let ends = turn.newer.is_cancelled() && (began || !begins);
         execution.gave_way |= ends && !began && !waiting.is_empty();
         let before = waiting.len();
         let mut still = Vec::with_capacity(before);

@@ -30,6 +30,9 @@ use crate::{
     limits,
 };
 
+/// What is said where a connection has as many sessions as sshd allows.
+pub(crate) const NO_ROOM: &str = "sshd refuses another session: is its MaxSessions below 10?";
+
 /// What lies between the task and the stream's user.
 const PIPE: usize = 64 * 1024;
 
@@ -112,9 +115,7 @@ where
 /// sshd gives a number and no text: what it means for people.
 fn refused(reason: &ChannelOpenFailure, option: &str) -> Fault {
     match reason {
-        ChannelOpenFailure::ConnectFailed if option == "MaxSessions" => {
-            Fault::later("sshd refuses another session: is its MaxSessions below 10?")
-        }
+        ChannelOpenFailure::ConnectFailed if option == "MaxSessions" => Fault::later(NO_ROOM),
         ChannelOpenFailure::ConnectFailed => {
             Fault::later("nothing accepts the connection there, or the login user may not open it")
         }

@@ -42,8 +42,8 @@ const TERM: Duration = Duration::from_secs(300);
 pub(crate) struct Residents {
     /// A probe went well as a command: there will be more of them.
     worthwhile: bool,
-    /// sshd had no room for them beside others.
-    unwelcome: bool,
+    /// Since when sshd has no room for them beside others.
+    unwelcome: Option<Instant>,
     shell: Option<Resident>,
     psql: Option<(ProbeRequest, Resident)>,
     known: Option<Known>,
@@ -118,7 +118,7 @@ impl Residents {
         effects: u64,
         deadline: Duration,
     ) -> Result<Option<Sections>, Fault> {
-        if !self.worthwhile || self.unwelcome {
+        if !self.worthwhile || self.unwelcome.is_some() {
             return Ok(None);
         }
         if let Some(known) = self.known.take_if(|known| known.holds(request, effects)) {
@@ -196,12 +196,14 @@ impl Residents {
         self.known = None;
     }
 
-    /// Makes room on the connection for good; false: nothing of it was theirs.
+    /// Makes room on the connection for good; false: it was made long before, so they are not what
+    /// is in the way.
     pub(crate) fn leave(&mut self) -> bool {
-        self.unwelcome = true;
+        let since = *self.unwelcome.get_or_insert_with(Instant::now);
         self.known = None;
-        let (shell, psql) = (self.shell.take(), self.psql.take());
-        shell.is_some() || psql.is_some()
+        self.shell = None;
+        self.psql = None;
+        since.elapsed() < limits::REAP
     }
 
     /// Takes note of an answer to the whole question.

@@ -177,17 +177,17 @@ impl Ssh {
                 Ok(channel) => return Ok((channel, permit)),
                 Err(_) if connection.is_closed() && !fresh => fresh = true,
                 // Where sshd has no room for both, what only saves time gives way.
-                Err(fault) => {
-                    // Where sshd has no room for both, what only saves time gives way.
+                Err(fault) if fault.cause == forward::NO_ROOM => {
                     let residents = timeout(limits::REAP, connection.residents.lock()).await;
                     let Ok(mut residents) = residents else { return Err(fault) };
-                    if !residents.leave() && !(1..LEAVING_TRIES).contains(&tries) {
+                    tries += 1;
+                    if !residents.leave() || tries > LEAVING_TRIES {
                         return Err(fault);
                     }
                     drop(residents);
-                    tries += 1;
                     tokio::time::sleep(LEAVING).await;
                 }
+                Err(fault) => return Err(fault),
             }
         }
     }

@@ -35,6 +35,10 @@ use crate::{
 /// A text that was not taken is tried again after this: a disk was full, a command timed out.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// After this long it is said that a text is not ready yet, and a newer one does not wait for it. A
+/// program for secrets is stopped before.
+const LATE: Duration = Duration::from_secs(120);
+
 /// Why a text was not taken, and when.
 type Broken = Option<(RefusedSource, Instant)>;
 
@@ -45,6 +49,9 @@ struct Making {
     texts: Texts,
     why: Why,
     made: Receiver<Made>,
+    began: Instant,
+    /// That it takes long was said.
+    told: bool,
 }
 
 /// Why a text is made ready.
@@ -230,10 +237,12 @@ impl<'a> Followed<'a> {
             Ok((spec, source.base))
         });
         self.seen_secrets = self.secrets_digest();
-        let begun = parsed.and_then(|(spec, base)| self.make(spec, base, texts.revision.clone()));
-        match begun {
+        let receiver =
+            parsed.and_then(|(spec, base)| self.make(spec, base, texts.revision.clone()));
+        match receiver {
             Ok(made) => {
-                self.making = Some(Making { texts, why, made });
+                let began = Instant::now();
+                self.making = Some(Making { texts, why, made, began, told: false });
                 Refresh::Unchanged
             }
             Err(failure) => self.made(&texts, why, Err(failure)),
@@ -354,15 +363,29 @@ impl Source for Followed<'_> {
         if let Some(refused) = self.say.take() {
             return Refresh::Broken(refused);
         }
-        if let Some(making) = &self.making {
+        if let Some(making) = &mut self.making {
             let made = match making.made.try_recv() {
-                Ok(made) => made,
-                Err(TryRecvError::Empty) => return Refresh::Unchanged,
+                Ok(made) => Some(made),
+                Err(TryRecvError::Empty) if making.began.elapsed() < LATE => {
+                    return Refresh::Unchanged;
+                }
+                Err(TryRecvError::Empty) if !std::mem::replace(&mut making.told, true) => {
+                    let late = Failure::new(format!(
+                        "it is not ready after {} s: the secrets, or the mirror of the repository, \
+                         cannot be read",
+                        LATE.as_secs()
+                    ));
+                    let late = late.of(making.texts.revision.as_ref());
+                    return Refresh::Broken(late.refusal(self.origin.file()));
+                }
+                Err(TryRecvError::Empty) => None,
                 Err(TryRecvError::Disconnected) => {
-                    Err(Failure::new("making the desired state ready was cut off"))
+                    Some(Err(Failure::new("making the desired state ready was cut off")))
                 }
             };
-            if let Some(Making { texts, why, .. }) = self.making.take() {
+            if let Some(made) = made
+                && let Some(Making { texts, why, .. }) = self.making.take()
+            {
                 return self.made(&texts, why, made);
             }
         }
@@ -373,14 +396,20 @@ impl Source for Followed<'_> {
                 self.fall_back(refused, None)
             }
             Some(Ok(texts)) => {
+                self.making = None;
                 let was_refused = self.refused.take().is_some();
                 let commit = texts.revision.as_ref().map(|revision| &revision.commit);
-                if !was_refused && commit.is_some() && commit == self.commit.as_ref() {
-                    return Refresh::Unchanged;
-                }
+                let in_force = commit.is_some() && commit == self.commit.as_ref();
                 self.last = Some(texts.clone());
-                self.load(texts, Why::Newest)
+                // The branch is back at what is in force: what was refused is not tried again.
+                let was_broken = self.broken.take().is_some();
+                match self.in_force() {
+                    Some(good) if in_force && was_broken && !was_refused => good,
+                    _ if in_force && !was_refused => Refresh::Unchanged,
+                    _ => self.load(texts, Why::Newest),
+                }
             }
+            None if self.making.is_some() => Refresh::Unchanged,
             None => match self.last.clone() {
                 Some(texts) if self.secrets_digest() != self.seen_secrets => {
                     self.load(texts, Why::Newest)

@@ -6,8 +6,8 @@ mod init;
 use std::{
     collections::BTreeMap,
     io::Read as _,
-    process::{Command, Stdio},
-    time::Duration,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use reconcile_core::{desired::Secrets, model::SecretText};
@@ -25,6 +25,8 @@ const MIN_LENGTH: usize = 12;
 
 /// A program that gives secrets may take so long.
 const PROGRAM: Duration = Duration::from_secs(60);
+/// Between two looks at one that has printed all.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The values of all secrets that the cluster needs.
 pub(crate) fn read(spec: &ClusterSpec, base: &Base) -> Result<Secrets, Failure> {
@@ -115,6 +117,7 @@ fn read_program(argv: &[String], base: &Base, limit: Duration) -> Result<Secrets
     };
     let failed =
         |error: &std::io::Error| Failure::from_error(format!("run {program} for secrets"), error);
+    let until = Instant::now() + limit;
     let mut child = Command::new(program)
         .args(arguments)
         .current_dir(&base.folder)
@@ -133,21 +136,49 @@ fn read_program(argv: &[String], base: &Base, limit: Duration) -> Result<Secrets
         };
         std::thread::Builder::new().spawn(read).map_err(|error| failed(&error))?;
     }
-    let Ok(printed) = printed.recv_timeout(limit) else {
-        child.kill().and_then(|()| child.wait()).map_err(|error| failed(&error))?;
+    let printed = printed.recv_timeout(limit);
+    // One that has printed all may go on for ever, too.
+    let mut ended = child.try_wait().map_err(|error| failed(&error))?;
+    while ended.is_none() && printed.is_ok() && Instant::now() < until {
+        std::thread::sleep(POLL);
+        ended = child.try_wait().map_err(|error| failed(&error))?;
+    }
+    let (Ok(printed), Some(status)) = (printed, ended) else {
+        stop(child).map_err(|error| failed(&error))?;
         let seconds = limit.as_secs();
         return Err(Failure::new(format!(
             "{program}, asked for secrets, was stopped after {seconds} s"
         )));
     };
     let printed = printed.map_err(|error| failed(&error))?;
-    let status = child.wait().map_err(|error| failed(&error))?;
     if !status.success() {
         return Err(Failure::new(format!("{program}, asked for secrets, ended with {status}")));
     }
     let text = std::str::from_utf8(&printed)
         .map_err(|_| Failure::new(format!("{program} printed secrets that are not UTF-8")))?;
     file::parse(text, program)
+}
+
+/// Ends a program and what it started: one that lives on would keep a thread of ours that reads.
+/// The children are looked up, since a group of its own could not ask at the terminal.
+fn stop(mut child: Child) -> std::io::Result<()> {
+    let mut found = vec![child.id()];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        next += 1;
+        let path = format!("/proc/{parent}/task/{parent}/children");
+        // Gone already: it has none.
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    for pid in found.iter().skip(1) {
+        let pid = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+    child.kill()?;
+    child.wait().map(drop)
 }
 
 #[cfg(test)]
@@ -160,16 +191,20 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_stopped() {
         let base = Base::local(".".into());
-        let run = |script: &str| {
+        let within = |script: &str, seconds| {
             let argv = ["sh", "-c", script].map(str::to_owned);
-            read_program(&argv, &base, Duration::from_secs(2))
+            read_program(&argv, &base, Duration::from_secs(seconds))
         };
+        let run = |script: &str| within(script, 30);
         let given = run("echo 'pgbouncer-admin: abcdefghijkl'");
         assert!(given.is_ok_and(|given| given["pgbouncer-admin"].expose() == "abcdefghijkl"));
         assert!(run("echo 'a: b'; exit 3").is_err_and(|error| error.text().contains("ended with")));
-        let began = Instant::now();
-        let hung = run("exec sleep 20");
-        assert!(hung.is_err_and(|error| error.text().contains("was stopped after 2 s")));
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        // By itself, with a child that keeps the pipe, and one that has printed all.
+        for hangs in ["exec sleep 20", "sleep 20; :", "echo 'a: b'; exec >&-; sleep 20; :"] {
+            let began = Instant::now();
+            let hung = within(hangs, 2);
+            assert!(hung.is_err_and(|error| error.text().contains("was stopped after 2 s")));
+            assert!(began.elapsed() < Duration::from_secs(10), "{hangs}: {:?}", began.elapsed());
+        }
     }
 }

@@ -160,6 +160,34 @@ fn the_watch_keeps_the_last_good_commit_and_journals_what_it_refuses() {
 }
 
 #[test]
+fn a_commit_that_was_taken_back_is_not_tried_again() {
+    let repository = Repository::new();
+    let good = repository.text();
+    let _watching = repository.watch();
+    repository.await_event("in force: commit");
+    // Not to be had for a reason that passes: a secret that is not there yet.
+    let role = "      - { name: late, password: { secret: late-password } }\n";
+    let late = format!("{good}  postgresql:\n    version: 15\n    roles:\n{role}");
+    repository.commit("too early", &late);
+    repository.await_event("refused: commit");
+    repository.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
+    let in_force = || repository.events().matches("in force: commit").count();
+    let until = Instant::now() + Duration::from_secs(30);
+    while in_force() < 2 {
+        assert!(Instant::now() < until, "the first is in force again: {}", repository.events());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let secrets = repository.folder.path().join("secrets.yaml");
+    let text = fs::read_to_string(&secrets).expect("read");
+    fs::write(&secrets, format!("{text}late-password: 0123456789abcdef\n")).expect("written");
+    // Twice what a commit takes that is put in force.
+    std::thread::sleep(Duration::from_secs(5));
+    let events = repository.events();
+    let mut in_force = events.lines().filter(|line| line.contains("in force: "));
+    assert!(in_force.all(|line| !line.contains("\"too early\"")), "{events}");
+}
+
+#[test]
 fn a_signed_webhook_makes_the_operator_fetch_at_once() {
     use hmac::Mac as _;
     use std::io::{Read as _, Write as _};
