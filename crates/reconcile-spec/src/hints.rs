@@ -64,6 +64,10 @@ pub(crate) fn hides(name: &str) -> bool {
         "credential",
         "credentials",
         "dsn",
+        "passwords",
+        "tokens",
+        "apikeys",
+        "accesskeys",
     ];
     secret_name(name) || more.iter().any(|word| plain.ends_with(word))
 }

@@ -9,6 +9,9 @@ use crate::hints;
 /// Longest part of a source line that is shown.
 const MAX_SHOWN: usize = 120;
 
+/// Over so many lines a value in flow style is looked for.
+const FLOW_LINES: usize = 3;
+
 /// The file that faults are about.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
@@ -133,6 +136,11 @@ impl Page<'_> {
         // A mapping below it is a reference, `secret: NAME`. Below a value there is nothing but more
         // of it, whatever it looks like.
         let refers = own.trim_start().starts_with("secret:");
+        // In flow style its field may stand anywhere in a line, and its value go on below.
+        let mut near = before().filter(|line| !line.trim().is_empty()).take(FLOW_LINES);
+        if !refers && near.any(|line| left_open(line)) {
+            return true;
+        }
         // A tab is no indentation: it may be meant to be any.
         let blank = &own[..indent(own)];
         let mut inner = if blank.contains('\t') { usize::MAX } else { blank.len() };
@@ -150,6 +158,17 @@ impl Page<'_> {
         let last = before().find(|line| keyed(line));
         !keyed(own) && last.and_then(|line| named(line)) == Some(true)
     }
+}
+
+/// Whether a quote or a brace of a secret's value is left open on its line.
+fn left_open(line: &str) -> bool {
+    let chars: Vec<char> = line.chars().collect();
+    secret_fields(&chars).iter().any(|field| {
+        let rest: String = chars[field.from..].iter().collect();
+        let rest = rest.replace("\\\"", "");
+        let count = |sign| rest.matches(sign).count();
+        count('{') > count('}') || count('"') % 2 == 1 || count('\'') % 2 == 1
+    })
 }
 
 fn indent(line: &str) -> usize {

@@ -127,6 +127,10 @@ fn a_broken_line_shows_no_secret() {
         "    credentials: canary-1: x",
         "    dsn: canary-1: x",
         "    url: postgres://app:ca/canary-1@db/x: y",
+        "    password: {\n      value: canary-1 ]",
+        "    password: { value:\n      canary-1 ]",
+        "    - { name: app, password: \"canary-1\n      canary-2\" x }",
+        "    passwords: canary-1: x",
     ] {
         let text = format!("apiVersion: reconcile/v1alpha1\nspec:\n  x:\n{line}\n");
         let report = reconcile_spec::load("c.yaml", &text).unwrap_err().to_string();
