@@ -75,7 +75,8 @@ impl Execution {
 ///
 /// # Cancellation
 /// After `cancel`, or once the turn knows of a newer desired state, no further step starts (the first
-/// ones that disturb nobody do where the plan before gave way, too); those under way are waited for. For a newer desired state a step that only waits is let go.
+/// ones that disturb nobody do where the plan before gave way, too); those under way are waited for.
+/// For a newer desired state a step that only waits is let go.
 pub async fn execute<F: Fleet>(
     fleet: &F,
     plan: &Plan,

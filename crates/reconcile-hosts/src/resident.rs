@@ -1,6 +1,6 @@
 //! What stays open on a server between two probes, so that a pass need not start it again: a root
 //! shell that runs one probe's script after the other, and a psql. Starting them, with sudo, costs
-//! the server half of what a probe takes.
+//! a server a good part of what a probe takes.
 //!
 //! They only save time. The first probe of a connection is an ordinary command; whatever is wrong
 //! with one of them closes it, and the question is put as a command again. Both end with the

@@ -50,7 +50,8 @@ pub fn probe_script(request: &ProbeRequest) -> String {
     text(request, None)
 }
 
-/// The same for a shell that stays open: it leaves its marks, and spares what is known where they are as in `known`.
+/// The same for a shell that stays open: it leaves its marks, and spares what is known where they
+/// are as in `known`.
 pub fn marking_script(request: &ProbeRequest, known: &Marks) -> String {
     text(request, Some(known))
 }
