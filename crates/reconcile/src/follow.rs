@@ -49,6 +49,8 @@ struct Making {
     texts: Texts,
     why: Why,
     made: Receiver<Made>,
+    /// Gone once nobody waits for it any more.
+    _wanted: Arc<()>,
     began: Instant,
     /// That it takes long was said.
     told: bool,
@@ -240,9 +242,10 @@ impl<'a> Followed<'a> {
         let receiver =
             parsed.and_then(|(spec, base)| self.make(spec, base, texts.revision.clone()));
         match receiver {
-            Ok(made) => {
+            Ok((wanted, made)) => {
                 let began = Instant::now();
-                self.making = Some(Making { texts, why, made, began, told: false });
+                let told = false;
+                self.making = Some(Making { texts, why, made, _wanted: wanted, began, told });
                 Refresh::Unchanged
             }
             Err(failure) => self.made(&texts, why, Err(failure)),
@@ -254,7 +257,9 @@ impl<'a> Followed<'a> {
         spec: ValidSpec,
         base: Base,
         revision: Option<Revision>,
-    ) -> Result<Receiver<Made>, Failure> {
+    ) -> Result<(Arc<()>, Receiver<Made>), Failure> {
+        let wanted = Arc::new(());
+        let still = Arc::downgrade(&wanted);
         let (ready, made) = std::sync::mpsc::sync_channel(1);
         let (origin, before) = (Arc::clone(&self.origin), self.prepared());
         let (dirty, runtime) = (self.dirty.clone(), tokio::runtime::Handle::current());
@@ -262,6 +267,10 @@ impl<'a> Followed<'a> {
             let _entered = runtime.enter();
             let before = before.as_ref().map(|prepared| &prepared.fleet);
             let made = prepare_again(&spec, &base, before).and_then(|prepared| {
+                // One that was passed by is not to be noted as in force after the newer one.
+                if still.strong_count() == 0 {
+                    return Err(Failure::new("a newer desired state was taken meanwhile"));
+                }
                 origin.accept(revision.as_ref())?;
                 Ok(Arc::new(prepared))
             });
@@ -273,7 +282,7 @@ impl<'a> Followed<'a> {
         };
         let thread = std::thread::Builder::new().name("source".to_owned()).spawn(work);
         thread.map_err(|error| Failure::from_error("make the desired state ready", &error))?;
-        Ok(made)
+        Ok((wanted, made))
     }
 
     /// Takes note of a text that is ready, or is not to be had.
