@@ -269,6 +269,7 @@ impl Lab {
     }
 
     /// Prints what a person would look at first.
+    #[expect(clippy::print_stderr, reason = "after the panic, so that a cut output shows that one")]
     fn diagnose(&self) {
         const LOOK: &str = "systemctl --no-pager --no-legend --failed
             systemctl show -p Id,ActiveState,SubState,UnitFileState,NRestarts etcd patroni docker | paste -sd' '
@@ -281,10 +282,10 @@ impl Lab {
             timeout 5 docker service ps --no-trunc --format '{{.Name}} {{.Node}} {{.CurrentState}} {{.Error}}' $s
             done | head -n 40";
         for node in self.nodes() {
-            println!("=== {node}\n{}", self.start_sh(node, LOOK).wait_at_most(DIAGNOSIS).stdout);
+            eprintln!("=== {node}\n{}", self.start_sh(node, LOOK).wait_at_most(DIAGNOSIS).stdout);
         }
         let tasks = self.start_sh(self.nodes()[0], TASKS).wait_at_most(DIAGNOSIS);
-        println!("=== tasks\n{}", tasks.stdout);
+        eprintln!("=== tasks\n{}", tasks.stdout);
     }
 }
 
