@@ -28,6 +28,7 @@ use crate::{
     cli::Cli,
     commands::{Prepared, Watched, prepare_again},
     failure::Failure,
+    output,
     source::{self, Origin, Texts},
     triggers::{self, Triggers},
 };
@@ -111,6 +112,14 @@ impl<'a> Followed<'a> {
     ) -> Result<Self, Failure> {
         let origin = Arc::new(source::origin(cli)?);
         let (mut follower, mut fallback) = (None, None);
+        if let Origin::Path(..) = origin.as_ref() {
+            // One that cannot be read does not serve; the file as it is may.
+            let in_force = origin.in_force().unwrap_or_else(|failure| {
+                output::note(&failure.text());
+                None
+            });
+            fallback = in_force.map(|(texts, _)| texts);
+        }
         if let Origin::Git(mirror) = origin.as_ref() {
             fallback = match mirror.in_force() {
                 Ok(in_force) => in_force.map(|snapshot| Texts::committed(mirror, snapshot)),
@@ -239,8 +248,7 @@ impl<'a> Followed<'a> {
             Ok((spec, source.base))
         });
         self.seen_secrets = self.secrets_digest();
-        let receiver =
-            parsed.and_then(|(spec, base)| self.make(spec, base, texts.revision.clone()));
+        let receiver = parsed.and_then(|(spec, base)| self.make(spec, base, texts.clone()));
         match receiver {
             Ok((wanted, made)) => {
                 let began = Instant::now();
@@ -256,7 +264,7 @@ impl<'a> Followed<'a> {
         &self,
         spec: ValidSpec,
         base: Base,
-        revision: Option<Revision>,
+        texts: Texts,
     ) -> Result<(Arc<()>, Receiver<Made>), Failure> {
         let wanted = Arc::new(());
         let still = Arc::downgrade(&wanted);
@@ -271,7 +279,7 @@ impl<'a> Followed<'a> {
                 if still.strong_count() == 0 {
                     return Err(Failure::new("a newer desired state was taken meanwhile"));
                 }
-                origin.accept(revision.as_ref())?;
+                origin.accept(&texts)?;
                 Ok(Arc::new(prepared))
             });
             let due = made.is_ok();

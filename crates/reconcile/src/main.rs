@@ -8,6 +8,7 @@ mod commands;
 mod failure;
 mod fleet;
 mod follow;
+mod kept;
 mod lease;
 mod lines;
 mod listen;

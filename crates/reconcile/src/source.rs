@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use reconcile_core::model::Revision;
+use reconcile_core::{model::Revision, windows::written};
 use reconcile_git::{Access, GitError, Location, Mirror, Policy, Snapshot};
 use reconcile_sops::Form;
 use reconcile_spec::{ValidSpec, load, report, valid::SecretsSource};
 
-use crate::{base::Base, cli::Cli, failure::Failure, output, secrets::in_clear, state};
+use crate::{base::Base, cli::Cli, failure::Failure, kept, output, secrets::in_clear, state};
 
 /// Name below the state folder for mirrors; no cluster may be called so.
 const MIRRORS: &str = "_git";
+/// The same for what is in force of files and folders.
+const KEPT: &str = "_files";
 
 /// The clusters asked for.
 pub(crate) struct Source {
@@ -20,14 +22,32 @@ pub(crate) struct Source {
     pub(crate) clusters: Vec<ValidSpec>,
     /// The commit that they come from.
     pub(crate) revision: Option<Revision>,
-    /// Why they are not of the newest commit.
-    pub(crate) refused: Option<String>,
+    /// Why they are not those of the file as it is, or of the newest commit.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// A newest text that does not serve, while the one before does.
+pub(crate) struct Refused {
+    /// Why, for people.
+    pub(crate) report: String,
+    /// When the file that is in force was taken.
+    since: Option<u64>,
+}
+
+impl Refused {
+    /// A line that says what is in force, for whoever reads the report below it.
+    pub(crate) fn title(&self) -> String {
+        self.since.map_or_else(
+            || "The newest commit is not in force".to_owned(),
+            |at| format!("The file is not taken; in force is what was taken of it {}", written(at)),
+        )
+    }
 }
 
 /// Where the desired state is kept.
 pub(crate) enum Origin {
-    /// A file or folder.
-    Path(PathBuf),
+    /// A file or folder, and where what is in force of it is kept, if a place is known.
+    Path(PathBuf, Option<PathBuf>),
     /// A Git repository.
     Git(Box<Mirror>),
 }
@@ -67,7 +87,7 @@ pub(crate) fn origin(cli: &Cli) -> Result<Origin, Failure> {
             return Err(Failure::usage("`--allowed-signers` needs a Git source")
                 .hint("such as -f git+ssh://HOST/REPOSITORY#main:cluster.yaml"));
         }
-        None => return Ok(Origin::Path(path.clone())),
+        None => return Ok(Origin::Path(path.clone(), state::folder(cli, KEPT).ok())),
         Some(Err(error)) => {
             return Err(Failure::usage(format!("`-f` names no Git source: {error}"))
                 .hint("such as git+ssh://git@example.org/team/database.git#main:cluster.yaml"));
@@ -100,7 +120,7 @@ impl Origin {
     /// The file or folder, as it was named.
     pub(crate) fn file(&self) -> String {
         match self {
-            Self::Path(path) => path.display().to_string(),
+            Self::Path(path, _) => path.display().to_string(),
             Self::Git(mirror) => mirror.location().path().to_owned(),
         }
     }
@@ -108,7 +128,7 @@ impl Origin {
     /// The newest text.
     pub(crate) fn texts(&self) -> Result<Texts, Failure> {
         match self {
-            Self::Path(path) => read_path(path),
+            Self::Path(path, _) => read_path(path),
             Self::Git(mirror) => {
                 let newest = mirror.newest().map_err(|error| unread(&error))?;
                 Ok(Texts::committed(mirror, newest))
@@ -116,13 +136,33 @@ impl Origin {
         }
     }
 
-    /// Notes that a commit is in force: the branch may only go on from it.
-    pub(crate) fn accept(&self, revision: Option<&Revision>) -> Result<(), Failure> {
-        match (self, revision) {
+    /// Notes that a text is in force: whoever comes while the newest is broken goes on with it, and a
+    /// branch may only go on from it.
+    pub(crate) fn accept(&self, texts: &Texts) -> Result<(), Failure> {
+        match (self, &texts.revision) {
             (Self::Git(mirror), Some(revision)) => {
                 mirror.accept(revision).map_err(|error| unread(&error))
             }
+            (Self::Path(path, Some(folder)), _) => kept::keep(folder, path, &texts.files),
             _ => Ok(()),
+        }
+    }
+
+    /// The text that was in force last on this machine, and since when, where that is known.
+    pub(crate) fn in_force(&self) -> Result<Option<(Texts, Option<u64>)>, Failure> {
+        match self {
+            Self::Git(mirror) => {
+                let snapshot = mirror.in_force().map_err(|error| unread(&error))?;
+                Ok(snapshot.map(|snapshot| (Texts::committed(mirror, snapshot), None)))
+            }
+            Self::Path(_, None) => Ok(None),
+            Self::Path(path, Some(folder)) => {
+                let kept = kept::last(folder, path)?;
+                Ok(kept.map(|kept| {
+                    let base = Base::local(folder_of(path));
+                    (Texts { base, files: kept.files, revision: None }, Some(kept.at))
+                }))
+            }
         }
     }
 }
@@ -142,8 +182,8 @@ pub(crate) fn read(cli: &Cli) -> Result<Source, Failure> {
     parse(cli, &origin(cli)?.texts()?)
 }
 
-/// The same for those who look at a cluster or keep it: where the newest commit is refused or
-/// cannot be read, the one in force serves, if there is one.
+/// The same for those who look at a cluster or keep it: where the file is broken, or the newest
+/// commit is refused or cannot be read, what is in force serves, if it is known.
 pub(crate) fn read_in_force(cli: &Cli) -> Result<Source, Failure> {
     let origin = origin(cli)?;
     let read =
@@ -152,17 +192,32 @@ pub(crate) fn read_in_force(cli: &Cli) -> Result<Source, Failure> {
         Ok(source) => return Ok(source),
         Err(failure) => failure,
     };
-    let Origin::Git(mirror) = &origin else { return Err(failure) };
-    match mirror.in_force() {
-        Ok(Some(snapshot)) => {
-            let source = parse(cli, &Texts::committed(mirror, snapshot))?;
-            Ok(Source { refused: Some(failure.refusal(origin.file()).to_string()), ..source })
-        }
+    match origin.in_force() {
+        Ok(Some((texts, since))) => match parse(cli, &texts) {
+            Ok(source) => {
+                let report = failure.refusal(origin.file()).to_string();
+                Ok(Source { refused: Some(Refused { report, since }), ..source })
+            }
+            // What was asked for is in neither.
+            Err(other) if other.text() == failure.text() => Err(failure),
+            Err(other) => Err(failure.caused_by(unserving(&other))),
+        },
         Ok(None) => Err(failure),
-        Err(error) => {
-            Err(failure.caused_by(format!("nor does the commit in force serve: {error}")))
-        }
+        Err(other) => Err(failure.caused_by(unserving(&other))),
     }
+}
+
+fn unserving(failure: &Failure) -> String {
+    format!("nor does what was in force serve: {}", failure.text().trim_end())
+}
+
+/// The same for a command that shows no status: it says in a note that it goes on with what is in force.
+pub(crate) fn read_in_force_and_say(cli: &Cli) -> Result<Source, Failure> {
+    let source = read_in_force(cli)?;
+    if let Some(refused) = &source.refused {
+        output::note(&format!("note: {}:\n{}", refused.title(), refused.report.trim_end()));
+    }
+    Ok(source)
 }
 
 /// A file, or the files `*.yaml` of a folder in the order of their names.
@@ -175,9 +230,8 @@ fn read_path(path: &Path) -> Result<Texts, Failure> {
         Ok((path.display().to_string(), text))
     };
     if !path.is_dir() {
-        let base = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let base = base.unwrap_or(Path::new(".")).to_owned();
-        return Ok(Texts { base: Base::local(base), files: vec![text(path)?], revision: None });
+        let base = Base::local(folder_of(path));
+        return Ok(Texts { base, files: vec![text(path)?], revision: None });
     }
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(path).map_err(|error| fail(path, &error))? {
@@ -188,7 +242,16 @@ fn read_path(path: &Path) -> Result<Texts, Failure> {
     }
     paths.sort();
     let files = paths.iter().map(|path| text(path)).collect::<Result<Vec<_>, Failure>>()?;
-    Ok(Texts { base: Base::local(path.to_owned()), files, revision: None })
+    Ok(Texts { base: Base::local(folder_of(path)), files, revision: None })
+}
+
+/// Where the secrets of a file or folder are looked for.
+fn folder_of(path: &Path) -> PathBuf {
+    if path.is_dir() {
+        return path.to_owned();
+    }
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// A folder may hold the secrets beside the clusters.

@@ -142,7 +142,8 @@ async fn under_lease(
 
 pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {
     let origin = source::origin(cli)?;
-    let source = source::parse(cli, &origin.texts()?)?;
+    let texts = origin.texts()?;
+    let source = source::parse(cli, &texts)?;
     if let Some(revision) = &source.revision {
         output::note(&revision.to_string());
     }
@@ -150,7 +151,7 @@ pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {
     let mut worst = Outcome::Done;
     for spec in &source.clusters {
         let prepared = prepare(spec, &source.base)?;
-        origin.accept(source.revision.as_ref())?;
+        origin.accept(&texts)?;
         let outcome = run_one(cli, &prepared, &stop).await?;
         worst = match (worst, outcome) {
             (Outcome::Failed, _) | (_, Outcome::Failed) => Outcome::Failed,

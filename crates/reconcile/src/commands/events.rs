@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure> {
-    let source = source::read_in_force(cli)?;
+    let source = source::read_in_force_and_say(cli)?;
     for spec in &source.clusters {
         let folder = state::folder(cli, spec.name.as_str())?;
         let read =

@@ -36,7 +36,7 @@ enum Writer {
 }
 
 pub(super) async fn run(cli: &Cli, arguments: &LogsArgs) -> Result<Outcome, Failure> {
-    let source = source::read_in_force(cli)?;
+    let source = source::read_in_force_and_say(cli)?;
     let [spec] = source.clusters.as_slice() else {
         return Err(Failure::usage("logs are of one cluster").hint("choose it with --cluster"));
     };

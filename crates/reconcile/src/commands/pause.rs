@@ -49,7 +49,7 @@ pub(super) async fn resume(cli: &Cli) -> Result<Outcome, Failure> {
 }
 
 fn cluster(cli: &Cli) -> Result<Prepared, Failure> {
-    let source = source::read_in_force(cli)?;
+    let source = source::read_in_force_and_say(cli)?;
     let [spec] = source.clusters.as_slice() else {
         return Err(Failure::usage("a pause is of one cluster").hint("choose it with --cluster"));
     };

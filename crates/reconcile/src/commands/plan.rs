@@ -70,7 +70,9 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     })?;
     let header: serde_json::Value = serde_json::from_str(&saved)
         .map_err(|error| Failure::from_error(format!("{} is no plan", path.display()), &error))?;
-    let source = source::read(cli)?;
+    let origin = source::origin(cli)?;
+    let texts = origin.texts()?;
+    let source = source::parse(cli, &texts)?;
     let spec = source
         .clusters
         .iter()
@@ -88,7 +90,10 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
             return Ok(Outcome::Held);
         }
     };
-    let outcome = apply_under(cli, &prepared, &saved, &header, &folder, &lease, &stop).await;
+    let outcome = match origin.accept(&texts) {
+        Ok(()) => apply_under(cli, &prepared, &saved, &header, &folder, &lease, &stop).await,
+        Err(failure) => Err(failure),
+    };
     lease.release().await;
     outcome
 }

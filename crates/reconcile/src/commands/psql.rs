@@ -40,7 +40,7 @@ const TERMINATED: u8 = 143;
 const INTERRUPTED: u8 = 130;
 
 pub(super) async fn run(cli: &Cli, arguments: &PsqlArgs) -> Result<Outcome, Failure> {
-    let source = source::read_in_force(cli)?;
+    let source = source::read_in_force_and_say(cli)?;
     let [spec] = source.clusters.as_slice() else {
         return Err(Failure::usage("psql is of one cluster").hint("choose it with --cluster"));
     };

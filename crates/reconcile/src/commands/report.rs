@@ -37,7 +37,7 @@ true
 ";
 
 pub(super) async fn run(cli: &Cli, arguments: &ReportArgs) -> Result<Outcome, Failure> {
-    let source = source::read_in_force(cli)?;
+    let source = source::read_in_force_and_say(cli)?;
     let [spec] = source.clusters.as_slice() else {
         return Err(Failure::usage("a report is of one cluster").hint("choose it with --cluster"));
     };
@@ -52,7 +52,7 @@ pub(super) async fn run(cli: &Cli, arguments: &ReportArgs) -> Result<Outcome, Fa
     let mut add = |name: String, text: &str| files.insert(name, redact(text, &prepared.secrets));
     let version = env!("CARGO_PKG_VERSION");
     let commit = source.revision.as_ref().map_or_else(String::new, |commit| format!("{commit}\n"));
-    let refused = source.refused.as_deref().unwrap_or_default();
+    let refused = source.refused.as_ref().map_or("", |refused| refused.report.as_str());
     add("versions.txt".to_owned(), &format!("reconcile {version}\n{commit}{refused}"));
     add("spec.yaml".to_owned(), &reconcile_spec::to_yaml(spec));
     let folder = state::folder(cli, spec.name.as_str())?;

@@ -22,7 +22,7 @@ use crate::{
     cli::{Cli, Format, StatusArgs},
     failure::{Failure, Outcome},
     output,
-    source::{self, Source},
+    source::{self, Refused, Source},
 };
 
 /// The status, and what it cost.
@@ -34,9 +34,12 @@ struct Shown<'a> {
     /// The commit that is in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<&'a Revision>,
-    /// Why it is not the newest.
+    /// Why it is not the newest, or not the file as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     source_refused: Option<&'a str>,
+    /// The same in words for people.
+    #[serde(skip)]
+    refused: Option<&'a Refused>,
     /// The last events of the journal on this machine, newest last.
     #[serde(flatten)]
     lately: Option<Lately>,
@@ -85,7 +88,8 @@ async fn round(
     let shown = Shown {
         status: &status,
         commit: source.revision.as_ref(),
-        source_refused: source.refused.as_deref(),
+        source_refused: source.refused.as_ref().map(|refused| refused.report.as_str()),
+        refused: source.refused.as_ref(),
         lately: lately::read(cli, &prepared.desired.cluster),
         round_trips: prepared.fleet.round_trips(),
     };
@@ -138,8 +142,8 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
     if let Some(commit) = shown.commit {
         text.push_str(&format!("{commit}\n"));
     }
-    if let Some(refused) = shown.source_refused {
-        text.push_str(&format!("The newest commit is not in force:\n{}\n", refused.trim_end()));
+    if let Some(refused) = shown.refused {
+        text.push_str(&format!("{}:\n{}\n", refused.title(), refused.report.trim_end()));
     }
     text.push('\n');
     let mut conditions = table(&["CONDITION", "STATUS", "REASON", "MESSAGE"]);

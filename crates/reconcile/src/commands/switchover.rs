@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome, Failure> {
-    let source = source::read_in_force(cli)?;
+    let source = source::read_in_force_and_say(cli)?;
     let [spec] = source.clusters.as_slice() else {
         return Err(
             Failure::usage("a switchover is of one cluster").hint("choose it with --cluster")

@@ -7,6 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+mod broken;
 mod docs;
 mod git;
 mod render;

@@ -129,7 +129,7 @@ impl<'a> Followed<'a> {
         let source = source::read_in_force(cli)?;
         let prepared = all(&source)?;
         let texts = match &origin {
-            Origin::Path(_) => Some(origin.texts()?),
+            Origin::Path(..) => origin.texts().ok(),
             Origin::Git(_) => None,
         };
         Ok(Self { cli, origin, texts, source, prepared, fault: None, looked: Instant::now() })
@@ -138,7 +138,7 @@ impl<'a> Followed<'a> {
     /// Takes the file as it is now. The connections of before serve on where nothing has changed.
     fn refresh(&mut self) {
         match &self.origin {
-            Origin::Path(_) => {
+            Origin::Path(..) => {
                 let texts = self.origin.texts();
                 if texts.as_ref().ok().map(|texts| &texts.files)
                     == self.texts.as_ref().map(|texts| &texts.files)
@@ -155,14 +155,15 @@ impl<'a> Followed<'a> {
             }
         }
         let read = source::read_in_force(self.cli);
-        if let Ok(source) = &read
-            && source.clusters == self.source.clusters
-        {
-            self.fault = None;
-            self.source.revision.clone_from(&source.revision);
-            self.source.refused.clone_from(&source.refused);
-            return;
-        }
+        let read = match read {
+            Ok(source) if source.clusters == self.source.clusters => {
+                self.fault = None;
+                self.source.revision = source.revision;
+                self.source.refused = source.refused;
+                return;
+            }
+            read => read,
+        };
         match read.and_then(|source| all(&source).map(|prepared| (source, prepared))) {
             Ok((source, prepared)) => {
                 (self.source, self.prepared, self.fault) = (source, prepared, None);
