@@ -36,6 +36,20 @@ fn heals(lab: &Lab, node: &str, by: &Job) {
     });
 }
 
+/// What changes nothing needs no lease, and the status says who has it.
+fn needs_no_lease(lab: &Lab, spec: &Path, holder: &Job) {
+    lab.reconcile(spec, &["plan", "--exit-code"]).expect(0);
+    let holds = format!("(process {}), lease renewed ", holder.id());
+    lab.reconcile(spec, &["status", "--no-proof"]).expect(0).says("Operator  ").says(&holds);
+}
+
+/// With nobody left.
+fn goes_on_alone(lab: &Lab, spec: &Path) {
+    let nobody = "Operator  none: nobody keeps the cluster at its desired state";
+    lab.reconcile(spec, &["status", "--no-proof"]).expect(0).says(nobody);
+    lab.reconcile(spec, &[]).expect(0).says("and serves");
+}
+
 fn signal(job: &Job, name: &str) {
     let status = Command::new("kill").args([name, &job.id().to_string()]).status();
     assert!(status.expect("kill is there").success());
@@ -67,8 +81,7 @@ fn the_second_operator_waits_and_takes_over() {
     await_word(&second, "holds the lease of this cluster", PATIENCE);
     heals(&lab, node, &first);
     assert!(!second.told().contains("to do"), "{}", second.told());
-    // What changes nothing needs no lease.
-    lab.reconcile(&spec, &["plan", "--exit-code"]).expect(0);
+    needs_no_lease(&lab, &spec, &first);
 
     println!("kill -9 of the holder");
     let began = std::time::Instant::now();
@@ -148,5 +161,5 @@ fn the_second_operator_waits_and_takes_over() {
     });
     drop(second);
     sleep(Duration::from_secs(20));
-    lab.reconcile(&spec, &[]).expect(0).says("and serves");
+    goes_on_alone(&lab, &spec);
 }

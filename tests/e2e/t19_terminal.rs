@@ -189,6 +189,30 @@ fn status_is_watched(lab: &Lab, spec: &Path) {
     assert_eq!(Job::start(shell).wait(SOON).expect(0).stdout, "2\n");
 }
 
+/// A slip in the file keeps nobody from looking and steering; what would change the cluster by it is
+/// refused.
+fn with_a_broken_file(lab: &Lab, spec: &Path) {
+    lab.reconcile(spec, &[]).expect(0);
+    let good = std::fs::read_to_string(spec).expect("read");
+    std::fs::write(spec, good.replacen("PostgresCluster", "PostgresClutter", 1)).expect("written");
+    let note = "The file is not taken; in force is what was taken of it";
+    let status = lab.reconcile(spec, &["status"]);
+    let answer = psql(lab, spec, &["--", "-Atc", "select 40 + 2"]);
+    let pause = lab.reconcile(spec, &["pause", "--for", "5m"]);
+    let resume = lab.reconcile(spec, &["resume"]);
+    let logs = lab.reconcile(spec, &["logs", "etcd", "--lines", "1"]);
+    let plan = lab.reconcile(spec, &["plan"]);
+    std::fs::write(spec, good).expect("written");
+    let status = status.expect(0).says(note).says("Operator  none: nobody keeps the cluster");
+    assert!(status.stdout.contains("all ") && status.stdout.contains("hold"), "{status}");
+    assert_eq!(answer.expect(0).says(note).stdout, "42\n");
+    pause.expect(0).says(note).says("main is paused until");
+    resume.expect(0).says(note).says("main goes on");
+    logs.expect(0).says(note);
+    let plan = plan.expect(1).says("PostgresClutter");
+    assert!(!plan.stderr.contains(note), "{plan}");
+}
+
 /// With the primary's server silent, it says so instead of going elsewhere.
 fn without_a_primary(lab: &Lab, spec: &Path) {
     for node in lab.nodes() {
@@ -209,6 +233,7 @@ fn people_see_and_steer_from_a_terminal() {
     let watch = ProcessWatch::start(&secrets);
     in_scripts(&lab, &spec);
     in_a_terminal(&lab, &spec);
+    with_a_broken_file(&lab, &spec);
     logs_are_followed(&lab, &spec);
     status_is_watched(&lab, &spec);
     without_a_primary(&lab, &spec);

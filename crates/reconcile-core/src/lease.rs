@@ -8,9 +8,13 @@
 //! [`Voter`] is the rule; the simulator runs it as it is, a real server as a script that does the
 //! same. There is no clock here: the voter's own comes with each call.
 
+mod standing;
+
 use std::{future::Future, time::Duration};
 
 use serde::Serialize;
+
+pub use standing::{Standing, standing};
 
 use crate::{model::HostName, ports::EffectError};
 

@@ -25,24 +25,65 @@ use crate::{
 /// A ballot is a few milliseconds of work, unless an effect is just beginning.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Where it is kept, and how it is read: `TOKEN` and `HOLDER`.
-const MEMORY: &str = r#"F=/var/lib/reconcile/fence.$CLUSTER R=/run/reconcile/lease.$CLUSTER A=/run/reconcile/asked.$CLUSTER
+/// Where it is kept.
+const PLACES: &str = r#"F=/var/lib/reconcile/fence.$CLUSTER R=/run/reconcile/lease.$CLUSTER A=/run/reconcile/asked.$CLUSTER
 refuse() { printf '@@fail %s %s\n' "$1" "$2" >&2; exit 90; }
-for d in /var/lib/reconcile /run/reconcile; do
-  [ -d "$d" ] || { mkdir -p "$d" && chmod 0755 "$d"; } || refuse later "cannot make $d"
+"#;
+
+/// How it is read: `TOKEN` and `HOLDER`.
+const REMEMBERED: &str = r#"TOKEN=0 HOLDER=-
+[ ! -e "$F" ] || read -r TOKEN HOLDER <"$F"
+case $TOKEN in ''|*[!0-9]*) refuse after-change "$F is damaged: its first word must be a number" ;; esac
+"#;
+
+/// How long the grant lasts: `left`, by the uptime `now`.
+fn lasting() -> String {
+    format!(
+        r#"read -r up rest </proc/uptime
+now=${{up%.*}}000
+until=0 t=
+if [ -e "$R" ]; then
+  read -r t until <"$R"
+  [ "$t" = "$TOKEN" ] || until=0
+elif [ "$TOKEN" != 0 ]; then
+  until={ttl}
+fi
+left=$((until - now))
+[ $left -gt 0 ] || left=0
+"#,
+        ttl = TTL.as_millis(),
+    )
+}
+
+/// Reads it under the lock, so that it can be changed.
+fn memory() -> String {
+    format!(
+        r#"{PLACES}for d in /var/lib/reconcile /run/reconcile; do
+  [ -d "$d" ] || {{ mkdir -p "$d" && chmod 0755 "$d"; }} || refuse later "cannot make $d"
 done
 exec 6>>"$R.lock" 7>>"$R.effects" || refuse later 'cannot write in /run/reconcile'
 flock -w 5 6 || refuse soon 'another ballot or effect is just beginning'
-TOKEN=0 HOLDER=-
-[ ! -e "$F" ] || read -r TOKEN HOLDER <"$F"
-case $TOKEN in ''|*[!0-9]*) refuse after-change "$F is damaged: its first word must be a number" ;; esac
-# remember TOKEN HOLDER: for good.
-remember() {
+{REMEMBERED}# remember TOKEN HOLDER: for good.
+remember() {{
   printf '%s %s\n' "$1" "$2" >"$F.new" && sync "$F.new" && mv -f "$F.new" "$F" && sync /var/lib/reconcile ||
     refuse later "cannot write $F"
   TOKEN=$1 HOLDER=$2
+}}
+"#
+    )
 }
-"#;
+
+/// Who holds it, for those who only look: nothing is made, written or locked. Each file is replaced
+/// as a whole; one that is replaced between the two counts as no grant.
+fn seen_script(cluster: &str) -> String {
+    script(&format!(
+        r#"CLUSTER={cluster}
+{PLACES}{REMEMBERED}{lasting}printf '@@vote 1 %s %s 0 %s -\n' "$TOKEN" "$left" "$HOLDER"
+"#,
+        cluster = quote(cluster),
+        lasting = lasting(),
+    ))
+}
 
 /// A script that is carried out only under a token that is not older than what the server has seen.
 pub(crate) fn fenced(text: &str, cluster: &str, claimant: &Claimant) -> String {
@@ -52,7 +93,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 022
 [ "$(id -u)" = 0 ] || return 0
 CLUSTER={cluster}
-{MEMORY}if [ "$TOKEN" -gt {token} ] || {{ [ "$TOKEN" -eq {token} ] && [ "$HOLDER" != {holder} ]; }}; then
+{memory}if [ "$TOKEN" -gt {token} ] || {{ [ "$TOKEN" -eq {token} ] && [ "$HOLDER" != {holder} ]; }}; then
   refuse soon "refused: $HOLDER holds the lease of this cluster by now (token $TOKEN, this is {token})"
 fi
 if [ "$TOKEN" -lt {token} ]; then
@@ -64,6 +105,7 @@ exec 6>&-
 }}
 "#,
         cluster = quote(cluster),
+        memory = memory(),
         token = claimant.token,
         holder = quote(&claimant.holder),
     );
@@ -110,25 +152,14 @@ fi
     };
     script(&format!(
         r#"CLUSTER={cluster}
-{MEMORY}# answered HOLDER: it has what it asked for, or needs it no longer.
+{memory}# answered HOLDER: it has what it asked for, or needs it no longer.
 answered() {{
   by=
   [ ! -e "$A" ] || read -r t by <"$A"
   [ "$by" != "$1" ] || rm -f "$A"
 }}
 lasts() {{ printf '%s %s\n' "$TOKEN" "$1" >"$R.new" && mv -f "$R.new" "$R" || refuse later "cannot write $R"; }}
-read -r up rest </proc/uptime
-now=${{up%.*}}000
-until=0 t=
-if [ -e "$R" ]; then
-  read -r t until <"$R"
-  [ "$t" = "$TOKEN" ] || until=0
-elif [ "$TOKEN" != 0 ]; then
-  until={ttl}
-fi
-left=$((until - now))
-[ $left -gt 0 ] || left=0
-busy=0 granted=0
+{lasting}busy=0 granted=0
 flock -n -x 7 || busy=1
 {rule}t=0 asked=-
 [ ! -e "$A" ] || read -r t asked <"$A"
@@ -136,6 +167,8 @@ flock -n -x 7 || busy=1
 printf '@@vote %s %s %s %s %s %s\n' $granted "$TOKEN" $left $busy "$HOLDER" "$asked"
 "#,
         cluster = quote(cluster),
+        memory = memory(),
+        lasting = lasting(),
     ))
 }
 
@@ -148,11 +181,25 @@ impl Ssh {
         ballot: &Ballot,
     ) -> Result<Vote, EffectError> {
         let attempt = format!("ask {host} for the lease");
-        let output = self.run_inner(host, &ballot_script(cluster, ballot), DEADLINE).await;
+        self.voted(host, &ballot_script(cluster, ballot), attempt).await
+    }
+
+    async fn voted(
+        &self,
+        host: &HostName,
+        script: &str,
+        attempt: String,
+    ) -> Result<Vote, EffectError> {
+        let output = self.run_inner(host, script, DEADLINE).await;
         let judged = output.and_then(|output| judge(&output, &[]).map(|()| output));
         let output = judged.map_err(|fault| fault.at(host, &attempt))?;
         vote(&String::from_utf8_lossy(&output.stdout))
             .ok_or_else(|| Fault::later("its answer is no vote").at(host, &attempt))
+    }
+
+    /// Who holds the lease of a cluster as far as a server knows. It only reads.
+    pub async fn lease_seen(&self, host: &HostName, cluster: &str) -> Result<Vote, EffectError> {
+        self.voted(host, &seen_script(cluster), format!("ask {host} who holds the lease")).await
     }
 
     /// Does nothing on a server, under the token that effects carry: an error where that is too old.
@@ -202,6 +249,41 @@ mod tests {
         assert_eq!(read.and_then(|vote| vote.asked).as_deref(), Some("ops2/12"));
         assert_eq!(vote("@@vote 1 7\n"), None);
         assert_eq!(vote(""), None);
+    }
+
+    /// In a real shell, on a folder of its own.
+    #[test]
+    fn who_only_looks_reads_what_a_ballot_wrote_and_makes_nothing() {
+        let server = tempfile::tempdir().expect("a folder");
+        let (disk, memory) = (server.path().join("disk"), server.path().join("run"));
+        let look = || {
+            let text = seen_script("main")
+                .replace("/var/lib/reconcile", &disk.display().to_string())
+                .replace("/run/reconcile", &memory.display().to_string());
+            let output = std::process::Command::new("sh").args(["-c", &text]).output();
+            vote(&String::from_utf8_lossy(&output.expect("a shell").stdout)).expect("a vote")
+        };
+        let bare = look();
+        assert_eq!((bare.token, bare.left_ms, bare.holder.as_str()), (0, 0, "-"));
+        assert!(!disk.exists() && !memory.exists(), "a look leaves no trace");
+        std::fs::create_dir(&disk).expect("made");
+        std::fs::write(disk.join("fence.main"), "7 ada@ops1/4711/0\n").expect("written");
+        std::fs::create_dir(&memory).expect("made");
+        let lasts = |token: u64, until: &str| {
+            std::fs::write(memory.join("lease.main"), format!("{token} {until}\n"))
+                .expect("written");
+            let seen = look();
+            assert_eq!((seen.token, seen.holder.as_str()), (7, "ada@ops1/4711/0"));
+            seen.left_ms
+        };
+        let uptime = std::fs::read_to_string("/proc/uptime").expect("read");
+        let now: u64 = uptime.split('.').next().and_then(|s| s.parse().ok()).expect("a number");
+        let left = lasts(7, &(now * 1000 + 12_000).to_string());
+        assert!((5_000..=12_000).contains(&left), "{left}");
+        assert_eq!(lasts(7, &(now * 1000).to_string()), 0, "it ran out");
+        assert_eq!(lasts(6, &(now * 1000 + 12_000).to_string()), 0, "that was another's");
+        assert_eq!(std::fs::read_dir(&disk).expect("read").count(), 1);
+        assert_eq!(std::fs::read_dir(&memory).expect("read").count(), 1);
     }
 
     #[test]

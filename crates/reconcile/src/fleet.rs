@@ -183,6 +183,11 @@ impl RealFleet {
         }
     }
 
+    /// Who holds the lease, as far as a server knows.
+    pub(crate) async fn lease_seen(&self, host: &HostName) -> Result<Vote, EffectError> {
+        self.ssh.lease_seen(host, &self.cluster).await
+    }
+
     /// What a server has noted of a pause.
     pub(crate) async fn pause_note(
         &self,

@@ -100,7 +100,7 @@ pub(crate) fn given_back(why: Option<GiveBack>) -> String {
 }
 
 /// `user@machine` and the process of a holder.
-fn named(holder: &str) -> (&str, &str) {
+pub(crate) fn named(holder: &str) -> (&str, &str) {
     let mut words = holder.split('/');
     (words.next().unwrap_or("-"), words.next().unwrap_or("-"))
 }

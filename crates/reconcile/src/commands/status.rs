@@ -1,6 +1,7 @@
 //! `reconcile status`: conditions, servers, services, holds.
 
 mod lately;
+mod operator;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use reconcile_core::{
 use reconcile_engine::look;
 use serde::Serialize;
 
-use self::lately::Lately;
+use self::{lately::Lately, operator::Operator};
 use super::converge::{Prepared, prepare, prove, unsafe_plan};
 use crate::{
     cli::{Cli, Format, StatusArgs},
@@ -40,6 +41,8 @@ struct Shown<'a> {
     /// The same in words for people.
     #[serde(skip)]
     refused: Option<&'a Refused>,
+    /// Who keeps it so, as the servers know it.
+    operator: &'a Operator,
     /// The last events of the journal on this machine, newest last.
     #[serde(flatten)]
     lately: Option<Lately>,
@@ -81,6 +84,7 @@ async fn round(
     let proof =
         if arguments.no_proof { None } else { Some(prove(prepared, &pass.observed, false).await) };
     let status = status(&prepared.desired, &pass.observed, &pass.plan, proof);
+    let operator = operator::ask(prepared, &status).await;
     let well = status
         .conditions
         .iter()
@@ -90,6 +94,7 @@ async fn round(
         commit: source.revision.as_ref(),
         source_refused: source.refused.as_ref().map(|refused| refused.report.as_str()),
         refused: source.refused.as_ref(),
+        operator: &operator,
         lately: lately::read(cli, &prepared.desired.cluster),
         round_trips: prepared.fleet.round_trips(),
     };
@@ -142,6 +147,7 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
     if let Some(commit) = shown.commit {
         text.push_str(&format!("{commit}\n"));
     }
+    text.push_str(&shown.operator.line());
     if let Some(refused) = shown.refused {
         text.push_str(&format!("{}:\n{}\n", refused.title(), refused.report.trim_end()));
     }

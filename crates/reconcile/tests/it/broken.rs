@@ -107,10 +107,12 @@ fn who_looks_or_steers_goes_on_with_what_is_in_force() {
     let text = stdout(&status);
     assert!(text.contains(note) && text.contains("PostgresClutter"), "{text}");
     assert!(text.contains("node1"), "the servers are shown: {text}");
+    assert!(text.contains("Operator  unknown: 0 of 3 servers answer: "), "{text}");
     let json = stdout(&place.run(&["status", "--no-proof", "-o", "json", "-f", "cluster.yaml"]));
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let refused = json["sourceRefused"].as_str().unwrap_or_default();
     assert!(refused.contains("PostgresClutter"), "{json}");
+    assert_eq!(json["operator"]["state"], "unknown", "{json}");
     let steering: [&[&str]; 5] =
         [&["pause"], &["resume"], &["psql"], &["logs", "etcd"], &["switchover"]];
     for command in steering {
