@@ -33,6 +33,13 @@ pub enum Ballot {
     Ask(String),
     /// Grant or renew it.
     Claim(Claimant),
+    /// The same, also while `of` still has it: the claimant knows for certain that `of` is no more.
+    TakeOver {
+        /// Who asks.
+        by: Claimant,
+        /// Whose end it is not to wait for.
+        of: String,
+    },
     /// Give it back.
     Release(Claimant),
 }
@@ -88,13 +95,17 @@ impl Voter {
                 let free = !live || who.holder == self.holder;
                 who.token > self.token && free && self.effects == 0
             }
+            Ballot::TakeOver { by, of } => {
+                let free = !live || [&by.holder, of].contains(&&self.holder);
+                by.token > self.token && free && self.effects == 0
+            }
             Ballot::Release(who) => who.token == self.token && who.holder == self.holder,
         };
         if granted {
             match ballot {
                 Ballot::Look => {}
                 Ballot::Ask(who) => self.asked = Some((who.clone(), lasts(ASKED))),
-                Ballot::Claim(who) => {
+                Ballot::Claim(who) | Ballot::TakeOver { by: who, .. } => {
                     self.token = who.token;
                     self.holder.clone_from(&who.holder);
                     self.until_ms = lasts(TTL);
@@ -103,7 +114,7 @@ impl Voter {
             }
         }
         // Who has it needs it no longer, nor does who gave it back.
-        if let Ballot::Claim(who) | Ballot::Release(who) = ballot
+        if let Ballot::Claim(who) | Ballot::TakeOver { by: who, .. } | Ballot::Release(who) = ballot
             && granted
         {
             self.asked.take_if(|(by, _)| *by == who.holder);
@@ -183,6 +194,23 @@ mod tests {
         assert!(!voter.vote(&Ballot::Release(who(1, "a")), 60_000).granted);
         assert!(voter.vote(&Ballot::Release(who(2, "b")), 30_000).granted);
         assert_eq!(voter.vote(&Ballot::Look, 30_000).left_ms, 0);
+    }
+
+    #[test]
+    fn only_the_one_that_is_named_is_taken_over_and_not_in_the_middle_of_an_effect() {
+        let mut voter = Voter::default();
+        let over = |token, of: &str| Ballot::TakeOver { by: who(token, "b"), of: of.to_owned() };
+        assert!(voter.vote(&Ballot::Claim(who(1, "a")), 0).granted);
+        assert!(!voter.vote(&over(2, "c"), 1_000).granted, "another has it");
+        assert!(!voter.vote(&over(1, "a"), 1_000).granted, "tokens only grow");
+        assert_eq!(voter.begin(&who(1, "a")), Ok(()));
+        assert!(!voter.vote(&over(2, "a"), 1_000).granted, "an effect of it is under way");
+        voter.end();
+        assert!(voter.vote(&over(2, "a"), 1_000).granted);
+        assert!(voter.begin(&who(1, "a")).is_err(), "what it sent is refused from now on");
+        let late = Ballot::TakeOver { by: who(3, "c"), of: "a".to_owned() };
+        assert!(!voter.vote(&late, 2_000).granted, "somebody else has it by now");
+        assert!(voter.vote(&Ballot::Claim(who(3, "c")), 17_000).granted, "it ends as any other");
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod file;
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 pub use file::{Entries, FULL, KEPT, read_all, read_last};
@@ -78,8 +78,17 @@ impl<'a> Journal<'a> {
         })
     }
 
+    /// Takes up what another process noted in the same folder meanwhile: a transaction that it left open is
+    /// ours to end. Only for who holds the lease, before that it may be under way.
+    pub fn catch_up(&self) -> Result<(), JournalError> {
+        if let Some(folder) = self.path.parent() {
+            self.owe(open_switchover(&read_all(folder)?.entries));
+        }
+        Ok(())
+    }
+
     fn append(&self, kind: &str, mut entry: Value, sync: bool) {
-        entry["at"] = json!(seconds_since_1970());
+        entry["at"] = json!(since_1970().as_secs_f64());
         entry["kind"] = json!(kind);
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let written = file.append(&entry.to_string(), sync);
@@ -120,7 +129,8 @@ impl<'a> Journal<'a> {
             Err(SwitchoverError::Resume { .. }) => "switchover-unresumed",
             Ok(_) | Err(_) => "switchover-ends",
         };
-        self.owe((kind != "switchover-ends").then(|| owed(order)));
+        let unresumed = || Owed { begun: None, ..owed(order) };
+        self.owe((kind != "switchover-ends").then(unresumed));
         let entry = json!({
             "nodes": order.nodes,
             "from": order.leader.as_str(), "to": order.candidate.as_str(),
@@ -139,8 +149,8 @@ impl<'a> Journal<'a> {
     }
 }
 
-fn seconds_since_1970() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Listener for Journal<'_> {
@@ -223,7 +233,11 @@ impl Listener for Journal<'_> {
 }
 
 fn owed(order: &Order) -> Owed {
-    Owed { candidate: order.candidate.to_string(), nodes: Some(order.nodes.clone()) }
+    Owed {
+        candidate: order.candidate.to_string(),
+        nodes: Some(order.nodes.clone()),
+        begun: Some((order.leader.clone(), since_1970().as_secs())),
+    }
 }
 
 /// A switchover that has begun and of which no end is noted.
@@ -237,6 +251,12 @@ fn open_switchover(entries: &[Value]) -> Option<Owed> {
         nodes: last["nodes"]
             .as_array()
             .map(|nodes| nodes.iter().filter_map(Value::as_str).map(HostName::from).collect()),
+        begun: (last["kind"] == "switchover-begins")
+            .then(|| {
+                let at = Duration::try_from_secs_f64(last["at"].as_f64()?).ok()?;
+                Some((HostName::from(last["from"].as_str()?), at.as_secs()))
+            })
+            .flatten(),
     })
 }
 

@@ -185,25 +185,42 @@ impl Wait {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Its name, of this process alone.
+    pub holder: &'a str,
+    /// Whether a holder is no more, for certain: no process of that name is left that could act.
+    pub gone: &'a (dyn Fn(&str) -> bool + Sync),
+}
+
+impl<'a> From<&'a str> for Candidate<'a> {
+    /// One that knows of nobody that he is gone.
+    fn from(holder: &'a str) -> Self {
+        Self { holder, gone: &|_| false }
+    }
+}
+
 /// Asks until the lease is won or the patience is over; `waits` hears why it waits, once for each
-/// cause. `holder` must be of this process alone.
+/// cause.
 pub async fn win<V: Voters>(
     port: &V,
-    holder: &str,
+    candidate: impl Into<Candidate<'_>>,
     wait: Wait,
     jitter: fn() -> f64,
     waits: impl Fn(&LeaseError),
     stop: &CancellationToken,
 ) -> Result<Arc<Held>, LeaseError> {
+    let candidate = candidate.into();
     let end = wait.patience().map(|patience| Instant::now() + patience);
     let mut told = None;
     loop {
-        let error = match attempt(port, holder, wait).await {
+        let error = match attempt(port, candidate, wait).await {
             Ok(held) => return Ok(held),
             Err(error) => error,
         };
         if let (Wait::Asking(_), LeaseError::Taken { .. }) = (wait, &error) {
-            ballot(port, &port.voters(), &Ballot::Ask(holder.to_owned())).await;
+            ballot(port, &port.voters(), &Ballot::Ask(candidate.holder.to_owned())).await;
         }
         // What is still under way ends by itself, by its own deadline.
         let extra =
@@ -223,20 +240,36 @@ pub async fn win<V: Voters>(
 }
 
 /// One round: look, then claim with a token above all that were seen.
-async fn attempt<V: Voters>(port: &V, holder: &str, wait: Wait) -> Result<Arc<Held>, LeaseError> {
+async fn attempt<V: Voters>(
+    port: &V,
+    candidate: Candidate<'_>,
+    wait: Wait,
+) -> Result<Arc<Held>, LeaseError> {
+    let holder = candidate.holder;
     let all = port.voters();
-    let needed = all.len() / 2 + 1;
+    let mut needed = all.len() / 2 + 1;
     let votes = ballot(port, &all, &Ballot::Look).await;
     let known: Vec<&Vote> = votes.iter().filter_map(|vote| vote.as_ref().ok()).collect();
     if known.len() < needed {
         return Err(minority(&votes, needed));
     }
     // A minority's word that outlived its holder runs out by itself.
-    if let Some(vote) = known.iter().find(|vote| vote.left_ms > 0 && vote.holder != holder) {
-        return Err(LeaseError::Taken { holder: vote.holder.clone() });
+    let live = |vote: &&&Vote| vote.left_ms > 0 && vote.holder != holder;
+    let gone = known.iter().find(live).map(|vote| vote.holder.clone());
+    if let Some(gone) = &gone {
+        // What its process sent may still be on its way to a server: only where every one of them
+        // knows the new token before we act can none of it take effect any more.
+        let all_know = known.len() == all.len();
+        let alone = known.iter().filter(live).all(|vote| vote.holder == *gone);
+        if !(all_know && alone && (candidate.gone)(gone)) {
+            return Err(LeaseError::Taken { holder: gone.clone() });
+        }
+        needed = all.len();
     }
-    // Of two that ask, whoever comes first: they would wait for each other.
+    // Of two that ask, whoever comes first: they would wait for each other. Of one that is gone
+    // clients may wait, and nobody else could take the lease yet.
     if !matches!(wait, Wait::Asking(_))
+        && gone.is_none()
         && let Some(by) = known.iter().find_map(|vote| asked_by_other(vote, holder))
     {
         return Err(LeaseError::Asked { by: by.to_owned() });
@@ -251,7 +284,10 @@ async fn attempt<V: Voters>(port: &V, holder: &str, wait: Wait) -> Result<Arc<He
     let token = known.iter().map(|vote| vote.token).max().unwrap_or(0) + 1;
     let claimant = Claimant { token, holder: holder.to_owned() };
     let asked = Instant::now();
-    let votes = ballot(port, &all, &Ballot::Claim(claimant.clone())).await;
+    let by = claimant.clone();
+    let claim = gone
+        .map_or_else(|| Ballot::Claim(by.clone()), |of| Ballot::TakeOver { by: by.clone(), of });
+    let votes = ballot(port, &all, &claim).await;
     let granted =
         votes.iter().filter(|vote| matches!(vote, Ok(Vote { granted: true, .. }))).count();
     let refused = votes.iter().flatten().any(|vote| !vote.granted);

@@ -8,18 +8,23 @@ use reconcile_core::{
     desired::Desired,
     model::{HostName, Observed},
     poolers::stopped,
-    ports::Switching,
+    ports::{GUARD, Switching},
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     events::{Event, Listener},
-    switchover::SwitchoverError,
+    switchover::{RESTART, SwitchoverError},
 };
 
 /// A pooler that cannot be reached for so long is left to the next pass.
 pub const RESUME_LEFT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(200);
+/// What Patroni was asked for is begun within so long, if it ever heard of it: a primary that is still
+/// the old one then stays it.
+const HEARD: Duration = Duration::from_secs(3);
+/// Clients wait no longer for the end of a transaction whose operator is gone.
+pub const SETTLES: Duration = Duration::from_secs(8);
 
 /// A transaction that began and of which no end is noted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +33,9 @@ pub struct Owed {
     pub candidate: String,
     /// Nodes whose poolers were told to pause; None where the journal does not tell.
     pub nodes: Option<Vec<HostName>>,
+    /// The primary when it began, and when that was, in seconds since 1970; None where its operator
+    /// noted how it ended for the primary.
+    pub begun: Option<(HostName, u64)>,
 }
 
 impl Owed {
@@ -37,6 +45,42 @@ impl Owed {
         all.filter(|host| self.nodes.as_ref().is_none_or(|nodes| nodes.contains(host)))
             .cloned()
             .collect()
+    }
+}
+
+/// Waits until Patroni has done what the operator of a transaction asked for before it was killed: whoever is
+/// let go in the middle of it works on a primary that is about to be stopped, and sees an error. `age`
+/// is how long ago it began.
+pub async fn await_end<S: Switching>(world: &S, desired: &Desired, owed: &Owed, age: Duration) {
+    let Some((leader, _)) = owed.begun.as_ref().filter(|_| age < GUARD + RESTART) else { return };
+    let candidate = HostName::new(&owed.candidate);
+    let nodes = owed.nodes(desired);
+    let moved = async {
+        let mut still = None;
+        loop {
+            let led = async |member: &HostName| {
+                timeout(POLL * 5, world.is_primary(member)).await.unwrap_or(false)
+            };
+            if *leader != candidate && led(&candidate).await {
+                let routed = nodes.iter().map(|node| world.routed_to(node, &candidate));
+                if join_all(routed).await.into_iter().all(|routed| routed) {
+                    return;
+                }
+            }
+            if led(leader).await {
+                if still.get_or_insert_with(Instant::now).elapsed() >= HEARD {
+                    return;
+                }
+            } else {
+                still = None;
+            }
+            sleep(POLL).await;
+        }
+    };
+    if timeout(SETTLES, moved).await.is_err() {
+        tracing::warn!(
+            "what was asked of Patroni is not over; the poolers are resumed all the same"
+        );
     }
 }
 

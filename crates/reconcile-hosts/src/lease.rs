@@ -114,9 +114,28 @@ exec 6>&-
     fence + &text.replace("main </dev/null\nexit $?\n", call)
 }
 
+/// What grants a claim, also while `over` has the lease.
+fn claim_rule(who: &Claimant, over: &str) -> String {
+    format!(
+        r#"T={token} H={holder} OVER={over}
+if [ "$T" -eq "$TOKEN" ]; then
+  [ "$H" != "$HOLDER" ] || [ -n "$OVER" ] || granted=1
+elif [ "$T" -gt "$TOKEN" ] && [ $busy = 0 ] &&
+    {{ [ $left = 0 ] || [ "$H" = "$HOLDER" ] || [ "$OVER" = "$HOLDER" ]; }}; then
+  remember "$T" "$H"
+  granted=1
+fi
+[ $granted = 0 ] || {{ left={ttl}; lasts $((now + left)); answered "$H"; }}
+"#,
+        token = who.token,
+        holder = quote(&who.holder),
+        over = quote(over),
+        ttl = TTL.as_millis(),
+    )
+}
+
 /// The script of a ballot.
 fn ballot_script(cluster: &str, ballot: &Ballot) -> String {
-    let ttl = TTL.as_millis();
     let rule = match ballot {
         Ballot::Look => "granted=1\n".to_owned(),
         Ballot::Ask(who) => format!(
@@ -126,19 +145,8 @@ printf '%s %s\n' $((now + {lasts})) {who} >"$A.new" && mv -f "$A.new" "$A" || re
             lasts = ASKED.as_millis(),
             who = quote(who),
         ),
-        Ballot::Claim(who) => format!(
-            r#"T={token} H={holder}
-if [ "$T" -eq "$TOKEN" ]; then
-  [ "$H" != "$HOLDER" ] || granted=1
-elif [ "$T" -gt "$TOKEN" ] && [ $busy = 0 ] && {{ [ $left = 0 ] || [ "$H" = "$HOLDER" ]; }}; then
-  remember "$T" "$H"
-  granted=1
-fi
-[ $granted = 0 ] || {{ left={ttl}; lasts $((now + left)); answered "$H"; }}
-"#,
-            token = who.token,
-            holder = quote(&who.holder),
-        ),
+        Ballot::Claim(who) => claim_rule(who, ""),
+        Ballot::TakeOver { by, of } => claim_rule(by, of),
         Ballot::Release(who) => format!(
             r#"if [ {token} -eq "$TOKEN" ] && [ {holder} = "$HOLDER" ]; then
   granted=1 left=0
@@ -284,6 +292,43 @@ mod tests {
         assert_eq!(lasts(6, &(now * 1000 + 12_000).to_string()), 0, "that was another's");
         assert_eq!(std::fs::read_dir(&disk).expect("read").count(), 1);
         assert_eq!(std::fs::read_dir(&memory).expect("read").count(), 1);
+    }
+
+    /// In a real shell, beside the rule that it follows.
+    #[test]
+    fn the_script_grants_what_the_rule_grants() {
+        let server = tempfile::tempdir().expect("a folder");
+        let mut rule = reconcile_core::lease::Voter::default();
+        let who = |token, holder: &str| Claimant { token, holder: holder.to_owned() };
+        let over =
+            |token, by: &str, of: &str| Ballot::TakeOver { by: who(token, by), of: of.to_owned() };
+        for (ballot, granted) in [
+            (Ballot::Claim(who(1, "a")), true),
+            (Ballot::Claim(who(2, "b")), false),
+            (over(2, "b", "c"), false),
+            (over(1, "b", "a"), false),
+            (over(2, "b", "a"), true),
+            (Ballot::Claim(who(1, "a")), false),
+            (Ballot::Claim(who(2, "b")), true),
+            (over(3, "c", "a"), false),
+            (Ballot::Ask("d".to_owned()), true),
+            (over(3, "c", "b"), true),
+            (Ballot::Release(who(3, "c")), true),
+            (over(4, "e", "a"), true),
+        ] {
+            let text = ballot_script("main", &ballot)
+                .replace("/var/lib/reconcile", &server.path().join("disk").display().to_string())
+                .replace("/run/reconcile", &server.path().join("run").display().to_string());
+            let output = std::process::Command::new("sh").args(["-c", &text]).output();
+            let output = output.expect("a shell");
+            let seen = vote(&String::from_utf8_lossy(&output.stdout));
+            let seen = seen.unwrap_or_else(|| panic!("{ballot:?}: {output:?}"));
+            let wanted = rule.vote(&ballot, 0);
+            assert_eq!(seen.granted, granted, "{ballot:?}: {seen:?}");
+            assert_eq!(wanted.granted, granted, "{ballot:?}: {wanted:?}");
+            assert_eq!((seen.token, &seen.holder), (wanted.token, &wanted.holder), "{ballot:?}");
+            assert_eq!((seen.left_ms == 0, seen.asked), (wanted.left_ms == 0, wanted.asked));
+        }
     }
 
     #[test]

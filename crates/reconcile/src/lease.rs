@@ -3,11 +3,11 @@
 use std::{process, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
-use reconcile_engine::lease::{self, GiveBack, Held, LeaseError, Wait};
+use reconcile_engine::lease::{self, Candidate, GiveBack, Held, LeaseError, Wait};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{commands::Prepared, fleet::Electorate, output::say};
+use crate::{commands::Prepared, fleet::Electorate, output::say, state::Lock};
 
 /// How long a command that ends by itself waits: a holder that was killed is gone by then.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,18 +28,21 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// Waits for the lease of a cluster, for so long or for ever, and says why it waits.
+    /// Waits for the lease of a cluster, for so long or for ever, and says why it waits. Who held `lock`
+    /// before us and is gone is not waited for; it is to be held as long as the lease is.
     pub(crate) async fn win(
         prepared: &Prepared,
+        lock: Option<&Lock>,
         wait: Wait,
         stop: &CancellationToken,
     ) -> Result<Self, LeaseError> {
-        Self::win_while(prepared, wait, stop, |_| ()).await
+        Self::win_while(prepared, lock, wait, stop, |_| ()).await
     }
 
     /// The same; `hears` is told why it waits as well.
     pub(crate) async fn win_while(
         prepared: &Prepared,
+        lock: Option<&Lock>,
         wait: Wait,
         stop: &CancellationToken,
         hears: impl Fn(&str),
@@ -53,7 +56,16 @@ impl Lease {
             hears(&why);
         };
         let jitter = || rand::rng().random();
-        let held = lease::win(electorate.as_ref(), &holder(), wait, jitter, waits, stop).await?;
+        let holder = holder(lock.and_then(Lock::mark));
+        let gone = |other: &str| {
+            let outlived = mark(other).zip(lock).is_some_and(|(mark, lock)| lock.outlived(mark));
+            if outlived {
+                tracing::info!(holder = other, "its process is gone; its lease is taken over");
+            }
+            outlived
+        };
+        let candidate = Candidate { holder: &holder, gone: &gone };
+        let held = lease::win(electorate.as_ref(), candidate, wait, jitter, waits, stop).await?;
         tracing::info!(token = held.claimant().token, "the lease is ours");
         let (port, kept) = (Arc::clone(&electorate), Arc::clone(&held));
         let keeper = tokio::spawn(async move { lease::keep(port.as_ref(), &kept).await });
@@ -129,9 +141,17 @@ pub(crate) fn told(error: &LeaseError) -> String {
     }
 }
 
-/// A name for this process and this attempt: `user@machine/process/seconds`, without blanks.
-fn holder() -> String {
-    format!("{}/{}/{}", who(), process::id(), crate::state::now())
+/// A name for this process and this attempt: `user@machine/process/seconds/number/mark`, without
+/// blanks. In containers the first three may be those of another; the mark is its lock's.
+fn holder(mark: Option<&str>) -> String {
+    let number: u32 = rand::rng().random();
+    let mark = mark.unwrap_or("-");
+    format!("{}/{}/{}/{number:08x}/{mark}", who(), process::id(), crate::state::now())
+}
+
+/// The mark of a holder's lock.
+fn mark(holder: &str) -> Option<&str> {
+    holder.split('/').nth(4).filter(|mark| *mark != "-")
 }
 
 /// `user@machine`, without blanks.
@@ -148,7 +168,75 @@ pub(crate) fn who() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
+    use crate::state;
+
+    #[test]
+    fn who_held_the_same_lock_and_lives_no_more_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let other = tempfile::tempdir().expect("a folder");
+        let lock = state::lock(folder.path()).expect("a lock");
+        let own = holder(lock.mark());
+        assert_eq!(mark(&own), lock.mark());
+        assert_ne!(own, holder(lock.mark()), "in one second, too");
+        assert!(lock.outlived(mark(&own).expect("a mark")), "nobody else can hold what we hold");
+        // A copy of the folder is another folder: whoever works from there may live.
+        let copied = state::lock(other.path()).expect("a lock");
+        assert_ne!(copied.mark(), lock.mark());
+        assert!(!lock.outlived(copied.mark().expect("a mark")));
+        assert_eq!(mark(&holder(None)), None);
+        assert_eq!(mark("ada@ops1/4711/1795341600"), None, "of an earlier version");
+
+        // A switchover beside a watch.
+        let asks = state::lock_switchover(folder.path()).expect("a lock").expect("it is free");
+        assert!(
+            state::lock_switchover(folder.path()).expect("a lock").is_none(),
+            "one has the mark"
+        );
+        let its = asks.mark().expect("a mark").to_owned();
+        assert!(!lock.outlived(&its), "it works");
+        assert!(!asks.outlived(lock.mark().expect("a mark")), "so does the watch");
+        drop(asks);
+        assert!(lock.outlived(&its));
+    }
+
+    #[test]
+    fn one_that_is_only_stopped_is_not_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mark = state::lock_switchover(folder.path())
+            .expect("a lock")
+            .expect("it is free")
+            .mark()
+            .expect("a mark")
+            .to_owned();
+        let lock = state::lock(folder.path()).expect("a lock");
+        let mut held = Command::new("flock")
+            .args(["-n", "-x"])
+            .arg(folder.path().join("switchover.lock"))
+            .args(["-c", "echo held; read end"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("its process");
+        let mut said = [0; 4];
+        std::io::Read::read_exact(held.stdout.as_mut().expect("its process"), &mut said)
+            .expect("its process");
+        assert!(!lock.outlived(&mark));
+        let stopped = Command::new("kill").args(["-STOP", &held.id().to_string()]).status();
+        assert!(stopped.expect("its process").success());
+        assert!(!lock.outlived(&mark), "it may go on");
+        drop(held.stdin.take());
+        held.kill().expect("its process");
+        held.wait().expect("its process");
+        // Its shell ends with its input.
+        let began = std::time::Instant::now();
+        while !lock.outlived(&mark) {
+            assert!(began.elapsed() < Duration::from_secs(5));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 
     #[test]
     fn why_it_is_given_back_is_one_of_two() {

@@ -3,9 +3,11 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
+
+use reconcile_core::model::sha256_hex;
 
 use crate::{cli::Cli, failure::Failure};
 
@@ -29,14 +31,47 @@ pub(crate) fn folder(cli: &Cli, cluster: &str) -> Result<PathBuf, Failure> {
     })
 }
 
+/// What a process holds to its end that may change the cluster.
+const RUN: &str = "lock";
+/// The same of a switchover, which may work beside a `--watch` that gave it the lease.
+const SWITCHOVER: &str = "switchover.lock";
+
 /// Held while this process may change the cluster.
 pub(crate) struct Lock {
     _file: File,
+    folder: PathBuf,
+    mark: Option<String>,
+}
+
+impl Lock {
+    /// Names the file that is locked, and no other on any machine; None where this machine tells too
+    /// little. A process that carries it in its name holds the lock as long as it lives.
+    pub(crate) fn mark(&self) -> Option<&str> {
+        self.mark.as_deref()
+    }
+
+    /// Whether the process that carried `mark` is no more: one that is only stopped holds its lock. What
+    /// another machine, container or boot has marked is never known to be gone.
+    pub(crate) fn outlived(&self, mark: &str) -> bool {
+        let free = |name: &str| {
+            let file = File::open(self.folder.join(name)).ok()?;
+            (mark_of(&file)? == mark && file.try_lock_shared().is_ok()).then_some(())
+        };
+        self.mark() == Some(mark) || [RUN, SWITCHOVER].into_iter().any(|name| free(name).is_some())
+    }
+}
+
+/// A file is one by its device and number as long as this kernel runs, as a lock on it is one.
+fn mark_of(file: &File) -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let about = file.metadata().ok()?;
+    let text = format!("{} {} {}", boot.trim(), about.dev(), about.ino());
+    (!boot.trim().is_empty()).then(|| sha256_hex(text.as_bytes())[..16].to_owned())
 }
 
 /// Whether a process on this machine holds the lock of a cluster.
 pub(crate) fn locked(folder: &Path) -> bool {
-    File::open(folder.join("lock"))
+    File::open(folder.join(RUN))
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
@@ -51,7 +86,21 @@ pub(crate) fn make(folder: &Path) -> Result<(), Failure> {
 
 /// Takes the lock of a cluster, or says who holds it.
 pub(crate) fn lock(folder: &Path) -> Result<Lock, Failure> {
-    let path = folder.join("lock");
+    match try_lock(folder, RUN)? {
+        Some(lock) => Ok(lock),
+        None => Err(Failure::new("another reconcile works on this cluster from this machine")
+            .caused_by(format!("{} is locked", folder.join(RUN).display()))
+            .hint("wait for it, or end it; it leaves nothing half done")),
+    }
+}
+
+/// Takes the lock of a switchover; None: another one is under way or asks for the lease.
+pub(crate) fn lock_switchover(folder: &Path) -> Result<Option<Lock>, Failure> {
+    try_lock(folder, SWITCHOVER)
+}
+
+fn try_lock(folder: &Path, name: &str) -> Result<Option<Lock>, Failure> {
+    let path = folder.join(name);
     let attempt = || format!("lock {}", path.display());
     make(folder)?;
     let file = OpenOptions::new()
@@ -61,12 +110,11 @@ pub(crate) fn lock(folder: &Path) -> Result<Lock, Failure> {
         .open(&path)
         .map_err(|error| Failure::from_error(attempt(), &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::new("another reconcile works on this cluster from this machine")
-                .caused_by(format!("{} is locked", path.display()))
-                .hint("wait for it, or end it; it leaves nothing half done"))
+        Ok(()) => {
+            let mark = mark_of(&file);
+            Ok(Some(Lock { _file: file, folder: folder.to_owned(), mark }))
         }
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(Failure::from_error(attempt(), &error)),
     }
 }

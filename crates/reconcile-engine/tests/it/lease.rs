@@ -13,7 +13,7 @@ use reconcile_core::{
     model::HostName,
     ports::{EffectError, Retry},
 };
-use reconcile_engine::lease::{GiveBack, LeaseError, Wait, keep, release, win};
+use reconcile_engine::lease::{Candidate, GiveBack, LeaseError, Wait, keep, release, win};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -171,5 +171,74 @@ async fn a_voter_that_is_cut_off_makes_no_gaps() {
     tokio::select! {
         () = keep(&room, &held) => panic!("it was lost"),
         () = watched => {}
+    }
+}
+
+/// One that knows that the process `dead` is no more.
+async fn heir(room: &Room, wait: Wait) -> Result<u64, LeaseError> {
+    let never = CancellationToken::new();
+    let candidate = Candidate { holder: "heir", gone: &|holder| holder == "dead" };
+    let held = win(room, candidate, wait, || 0.7, |_| {}, &never).await?;
+    Ok(held.claimant().token)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_for_certain_is_not_waited_for() {
+    let room = Room::new();
+    for voter in 0..3 {
+        room.ask(voter, &claim(7, "dead"));
+    }
+    // Somebody who waits for the lease could not have it before it runs out.
+    room.ask(1, &Ballot::Ask("elsewhere".to_owned()));
+    let once = Wait::For(Duration::ZERO);
+    let taken = LeaseError::Taken { holder: "dead".to_owned() };
+    assert_eq!(wins(&room, once).await, Err(taken), "others wait");
+    assert_eq!(heir(&room, once).await, Ok(8));
+    for voter in 0..3 {
+        let dead = Claimant { token: 7, holder: "dead".to_owned() };
+        assert!(room.voters[voter].0.lock().unwrap().begin(&dead).is_err(), "it is refused");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_holder_sent_is_over_or_refused_before_anybody_acts_in_its_place() {
+    let once = Wait::For(Duration::ZERO);
+    let dead = Claimant { token: 7, holder: "dead".to_owned() };
+    let held_by_dead = || {
+        let room = Room::new();
+        for voter in 0..3 {
+            room.ask(voter, &Ballot::Claim(dead.clone()));
+        }
+        room
+    };
+    // A server that does not answer may yet obey what is on its way to it: until the lease is over.
+    let room = held_by_dead();
+    room.deafen(2, true);
+    let taken = LeaseError::Taken { holder: "dead".to_owned() };
+    assert_eq!(heir(&room, once).await, Err(taken.clone()));
+    let began = Instant::now();
+    assert_eq!(heir(&room, Wait::For(Duration::from_secs(20))).await, Ok(8));
+    assert!(began.elapsed() > Duration::from_secs(13), "{:?}", began.elapsed());
+    // A script of it runs still.
+    let room = held_by_dead();
+    room.voters[2].0.lock().unwrap().begin(&dead).unwrap();
+    let waits = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let looked = room.ask(0, &Ballot::Look);
+        assert_eq!(looked.holder, "dead", "nobody acts beside it");
+        room.voters[2].0.lock().unwrap().end();
+    };
+    let (won, ()) = tokio::join!(heir(&room, Wait::For(Duration::from_secs(10))), waits);
+    assert_eq!(won, Ok(8));
+    // Another operator has won meanwhile, on a majority or on one server only.
+    for others in [2, 1] {
+        let room = held_by_dead();
+        for voter in 0..others {
+            room.ask(voter, &Ballot::Release(dead.clone()));
+            assert!(room.ask(voter, &claim(8, "elsewhere")).granted);
+        }
+        let refused = heir(&room, once).await.unwrap_err();
+        assert!(matches!(refused, LeaseError::Taken { .. }), "{refused}");
+        assert_eq!(room.ask(0, &Ballot::Look).holder, "elsewhere");
     }
 }

@@ -20,6 +20,7 @@ impl Memory {
         *self.0.lock().unwrap() = order.map(|order| Owed {
             candidate: order.candidate.to_string(),
             nodes: Some(order.nodes.clone()),
+            begun: None,
         });
     }
 }

@@ -11,7 +11,10 @@ use reconcile_core::{
     model::HostName,
     ports::{EffectError, Retry},
 };
-use reconcile_engine::switchover::{Order, Switching, SwitchoverError, switch_over};
+use reconcile_engine::{
+    resume::{Owed, SETTLES, await_end},
+    switchover::{Order, Switching, SwitchoverError, switch_over},
+};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,4 +269,85 @@ async fn who_works_is_asked_before_anybody_waits() {
         assert!(said.contains(words), "{said}");
         assert!(lock(&world.told).is_empty(), "{fault:?}: {:?}", lock(&world.told));
     }
+}
+
+/// Patroni where the operator was killed: `node1` leads until `moves`, then nobody for two seconds, then
+/// `node2`, which the routers see a second later.
+struct Left {
+    began: tokio::time::Instant,
+    moves: Option<u64>,
+    arrives: bool,
+}
+
+impl Switching for Left {
+    async fn prepare(&self, _: &HostName, _: Option<&PatroniAction>) -> Result<(), EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn restart(&self, _: &HostName, _: &PatroniAction) -> Result<(), EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn reach(&self, _: &HostName) -> Result<(), EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn long_transactions(
+        &self,
+        _: &HostName,
+        _: Duration,
+    ) -> Result<Vec<String>, EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn sessions(&self, _: &HostName) -> Result<Vec<String>, EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn guard(&self, _: &HostName) -> Result<(), EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn unguard(&self, _: &HostName) -> Result<(), EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn pause(&self, _: &HostName) -> Result<(), EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn resume(&self, _: &HostName) -> Result<(), EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn request(&self, _: &HostName, _: &HostName) -> Result<(), EffectError> {
+        unreachable!("it only looks")
+    }
+    async fn is_primary(&self, member: &HostName) -> bool {
+        let now = self.began.elapsed().as_secs();
+        match (member.as_str(), self.moves) {
+            ("node1", moves) => moves.is_none_or(|moves| now < moves),
+            ("node2", Some(moves)) => self.arrives && now >= moves + 2,
+            _ => false,
+        }
+    }
+    async fn routed_to(&self, _: &HostName, member: &HostName) -> bool {
+        let now = self.began.elapsed().as_secs();
+        member.as_str() == "node2" && self.moves.is_some_and(|moves| now >= moves + 3)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_let_go_into_the_middle_of_what_patroni_was_asked_for() {
+    let desired = crate::workloads::bare().desired;
+    let waits = async |moves: Option<u64>, arrives, age, open| {
+        let began = tokio::time::Instant::now();
+        let left = Left { began, moves, arrives };
+        let nodes = Some(["node1", "node2", "node3"].map(HostName::from).to_vec());
+        let from = Some((HostName::from("node1"), 0)).filter(|_| open);
+        let owed = Owed { candidate: "node2".to_owned(), nodes, begun: from };
+        await_end(&left, &desired, &owed, Duration::from_secs(age)).await;
+        began.elapsed().as_millis()
+    };
+    // Over already; under way: until the routers see the new primary.
+    assert_eq!(waits(Some(0), true, 20, true).await / 1000, 3);
+    assert_eq!(waits(Some(1), true, 1, true).await / 1000, 4);
+    // Patroni never heard of it.
+    assert_eq!(waits(None, true, 1, true).await / 1000, 3);
+    // It does not come to an end: the poolers are resumed as they would be without anybody.
+    assert_eq!(waits(Some(1), false, 1, true).await, SETTLES.as_millis());
+    // Long ago, or known how it ended.
+    assert_eq!(waits(Some(1), false, 3_600, true).await, 0);
+    assert_eq!(waits(Some(1), false, 1, false).await, 0);
 }

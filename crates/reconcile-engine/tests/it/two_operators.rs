@@ -3,15 +3,20 @@
 
 use std::time::Duration;
 
+use reconcile_core::{model::HostName, ports::Switching as _};
+use reconcile_engine::{Event, Listener as _};
 use reconcile_engine::{
     Leased, converge,
-    lease::{LeaseError, Wait, keep, release, win},
+    lease::{Candidate, LeaseError, Wait, keep, release, win},
+    resume::resume_owed,
+    switchover::Order,
 };
 use reconcile_sim::{Operator, Shared, SimFleet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     crashes::{more_writes, reference, same_state},
+    run::{Memory, converged},
     workloads::{self, Workload},
 };
 
@@ -20,7 +25,8 @@ async fn operate(operator: &Operator, name: &str, workload: &Workload) {
     for round in 0..200 {
         let holder = format!("{name}/{round}");
         let stop = CancellationToken::new();
-        let held = win(operator, &holder, Wait::Behind, || 0.7, |_| {}, &stop).await.unwrap();
+        let held =
+            win(operator, holder.as_str(), Wait::Behind, || 0.7, |_| {}, &stop).await.unwrap();
         let leased = Leased { fleet: operator, held: held.clone() };
         let result = tokio::select! {
             result = converge(&leased, &workload.desired, &(), held.lost()) => Some(result.unwrap()),
@@ -97,7 +103,8 @@ async fn who_holds_it_all_the_time_gives_it_to_one_that_asks_and_gets_it_back() 
         assert_eq!(refused, LeaseError::Taken { holder: "stays".to_owned() });
         for round in 0..3 {
             let (name, began) = (format!("asks/{round}"), tokio::time::Instant::now());
-            let held = win(&asks, &name, Wait::Asking(patience), || 0.7, |_| {}, &never).await;
+            let held =
+                win(&asks, name.as_str(), Wait::Asking(patience), || 0.7, |_| {}, &never).await;
             let held = held.unwrap();
             assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
             tokio::time::sleep(Duration::from_secs(9)).await;
@@ -109,4 +116,68 @@ async fn who_holds_it_all_the_time_gives_it_to_one_that_asks_and_gets_it_back() 
     };
     let (given_back, ()) = tokio::join!(stays(&watch, &end), commands);
     assert_eq!(given_back, 3);
+}
+
+/// What is left of an operator that was killed after PAUSE: its lease, poolers that wait, and a journal in
+/// which the switchover is open.
+async fn killed_between_pause_and_resume(operator: &Operator, holder: &str) -> Memory {
+    let never = CancellationToken::new();
+    win(operator, holder, Wait::Behind, || 0.7, |_| {}, &never).await.unwrap();
+    let nodes: Vec<HostName> = ["node1", "node2", "node3"].map(HostName::from).to_vec();
+    let (leader, candidate) = (nodes[0].clone(), nodes[1].clone());
+    let order = Order { leader, candidate, restart: None, nodes: nodes.clone(), regardless: false };
+    let memory = Memory::default();
+    memory.hear(&Event::SwitchBegins(&order));
+    for node in &nodes {
+        operator.guard(node).await.unwrap();
+        operator.pause(node).await.unwrap();
+    }
+    memory
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_a_killed_one_resumes_at_once_and_only_its_own_pause() {
+    let desired = workloads::bare().desired;
+    for away in [0, 4, 11, 16, 25] {
+        let shared = Shared::new(SimFleet::new(converged(&desired).await));
+        let [first, heir, other] = [1, 2, 3].map(|seed| Operator::new(&shared, seed, 0));
+        let began = tokio::time::Instant::now();
+        let memory = killed_between_pause_and_resume(&first, "ops1/1/mark").await;
+        assert_eq!(shared.fleet.world().paused.len(), 3);
+        let never = CancellationToken::new();
+        // On another machine, from the moment of the kill: it pauses for a switchover of its own.
+        let elsewhere = async {
+            let held = win(&other, "ops2/1", Wait::Behind, || 0.7, |_| {}, &never).await.unwrap();
+            let won = began.elapsed();
+            for node in ["node1", "node2", "node3"] {
+                other.guard(&node.into()).await.unwrap();
+                other.pause(&node.into()).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let paused = shared.fleet.world().paused.len();
+            release(&other, &held).await;
+            (won, paused)
+        };
+        let restarted = async {
+            tokio::time::sleep(Duration::from_secs(away)).await;
+            let started = tokio::time::Instant::now();
+            let candidate =
+                Candidate { holder: "ops1/2/mark", gone: &|holder| holder == "ops1/1/mark" };
+            let held = win(&heir, candidate, Wait::Behind, || 0.7, |_| {}, &never).await.unwrap();
+            let took = started.elapsed();
+            let failed = resume_owed(&heir, &desired, &memory).await;
+            assert!(failed.is_empty() && held.holds(), "{failed:?}");
+            let paused = shared.fleet.world().paused.len();
+            release(&heir, &held).await;
+            (took, paused)
+        };
+        let ((won, kept), (took, left)) = tokio::join!(elsewhere, restarted);
+        let what = format!("{away} s later: {took:?}, the other after {won:?}");
+        assert_eq!(kept, 3, "nobody resumes what another paused; {what}");
+        assert_eq!(left, 0, "{what}");
+        if away < 14 {
+            assert!(took < Duration::from_secs(2), "{what}");
+        }
+        assert!(shared.took_place().is_sorted());
+    }
 }

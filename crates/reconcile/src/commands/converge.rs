@@ -1,6 +1,9 @@
 //! `reconcile -f FILE`: converge once, prove service, exit.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use reconcile_core::{
     desired::{Desired, Secrets, desired},
@@ -11,6 +14,7 @@ use reconcile_core::{
 };
 use reconcile_engine::{
     Converged, Event, Journal, Leased, Listener, PassError, converge, lease::Wait, look,
+    resume::await_end,
 };
 use reconcile_spec::{ValidSpec, secrets::RECONCILE_PROBE};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +27,8 @@ use crate::{
     lease::{self, Lease},
     output,
     progress::Progress,
-    secrets, source, state,
+    secrets, source,
+    state::{self, Lock},
 };
 
 /// A cluster with everything that is needed to work on it.
@@ -67,10 +72,24 @@ pub(super) fn unsafe_plan(error: &PassError) -> Failure {
 /// A switchover that was killed in the middle leaves poolers paused: resume them before anything.
 /// One that cannot be resumed now is told, keeps nothing else from being done, and is tried again
 /// in every pass.
-pub(super) async fn resume_what_was_left(prepared: &Prepared, journal: &Journal<'_>) {
+pub(super) async fn resume_what_was_left(
+    prepared: &Prepared,
+    journal: &Journal<'_>,
+    lease: &Lease,
+) {
+    // A switchover from the same folder may have been cut off while we waited for the lease.
+    if let Err(error) = journal.catch_up() {
+        output::note(&format!("{error}; what was left open meanwhile is seen on the servers only"));
+    }
     let Some(left) = journal.owes_resume() else { return };
-    let candidate = left.candidate;
+    let candidate = &left.candidate;
     output::note(&format!("a switchover to {candidate} was cut off; resuming the poolers"));
+    let age = left.begun.as_ref().map_or(0, |(_, begun)| state::now().saturating_sub(*begun));
+    await_end(&prepared.fleet, &prepared.desired, &left, Duration::from_secs(age)).await;
+    if !lease.held.holds() {
+        // Another operator may have paused them for a switchover of its own by now.
+        return;
+    }
     let failed =
         reconcile_engine::resume::resume_owed(&prepared.fleet, &prepared.desired, journal).await;
     for error in failed {
@@ -103,6 +122,7 @@ pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool
 async fn under_lease(
     prepared: &Prepared,
     journal: &Journal<'_>,
+    lock: &Lock,
     stop: &CancellationToken,
 ) -> Result<Option<Converged>, Failure> {
     if journal.owes_resume().is_none() {
@@ -122,14 +142,14 @@ async fn under_lease(
             return Ok(Some(nothing));
         }
     }
-    let lease = match Lease::win(prepared, Wait::For(lease::PATIENCE), stop).await {
+    let lease = match Lease::win(prepared, Some(lock), Wait::For(lease::PATIENCE), stop).await {
         Ok(lease) => lease,
         Err(error) => {
             output::note(&format!("nothing was done: {}", lease::told(&error)));
             return Ok(None);
         }
     };
-    resume_what_was_left(prepared, journal).await;
+    resume_what_was_left(prepared, journal, &lease).await;
     let fleet = Leased { fleet: &prepared.fleet, held: Arc::clone(&lease.held) };
     let converged = converge(&fleet, &prepared.desired, journal, &lease.until(stop)).await;
     let lost = !lease.held.holds();
@@ -169,11 +189,11 @@ async fn run_one(
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
     let folder = state::folder(cli, &prepared.desired.cluster)?;
-    let _lock = state::lock(&folder)?;
+    let lock = state::lock(&folder)?;
     let progress = Progress::new(cli.plain);
     let journal = Journal::open(&folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    let Some(converged) = under_lease(prepared, &journal, stop).await? else {
+    let Some(converged) = under_lease(prepared, &journal, &lock, stop).await? else {
         return Ok(Outcome::Held);
     };
     let seconds = started.elapsed().as_secs_f64();

@@ -80,10 +80,10 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
         .ok_or_else(|| Failure::new("the plan is of a cluster that the file does not have"))?;
     let prepared = prepare(spec, &source.base)?;
     let folder = state::folder(cli, spec.name.as_str())?;
-    let _lock = state::lock(&folder)?;
+    let lock = state::lock(&folder)?;
     let stop = super::stop_on_signal();
     // First the lease: what is looked at under it, nobody else changes.
-    let lease = match Lease::win(&prepared, Wait::For(lease::PATIENCE), &stop).await {
+    let lease = match Lease::win(&prepared, Some(&lock), Wait::For(lease::PATIENCE), &stop).await {
         Ok(lease) => lease,
         Err(error) => {
             output::note(&format!("nothing was done: {}", lease::told(&error)));
@@ -110,7 +110,7 @@ async fn apply_under(
     let progress = Progress::new(cli.plain);
     let journal = Journal::open(folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    resume_what_was_left(prepared, &journal).await;
+    resume_what_was_left(prepared, &journal, lease).await;
     let plan = look_at(prepared).await?;
     if bytes(&plan)? != saved {
         let moved = if header["desiredDigest"] != plan.desired_digest.as_str() {

@@ -37,7 +37,9 @@ pub(super) async fn run(cli: &Cli, arguments: &SwitchoverArgs) -> Result<Outcome
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
     not_paused(&first.observed)?;
     let stop = super::stop_on_signal();
-    let lease = match Lease::win(&prepared, Wait::Asking(lease::ASKING), &stop).await {
+    let lock = state::lock_switchover(&folder)?;
+    let lease = match Lease::win(&prepared, lock.as_ref(), Wait::Asking(lease::ASKING), &stop).await
+    {
         Ok(lease) => lease,
         Err(error) => {
             output::note(&format!("nothing was done: {}", lease::told(&error)));
@@ -73,7 +75,7 @@ async fn hand_over(
     journal: &Journal<'_>,
     lease: &Lease,
 ) -> Result<Outcome, Failure> {
-    resume_what_was_left(prepared, journal).await;
+    resume_what_was_left(prepared, journal, lease).await;
     let pass =
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
     not_paused(&pass.observed)?;

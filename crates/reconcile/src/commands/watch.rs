@@ -37,7 +37,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         return Err(Failure::usage("`--watch` takes one cluster").hint("choose it with --cluster"));
     };
     let folder = state::folder(cli, spec.name.as_str())?;
-    let _lock = state::lock(&folder)?;
+    let lock = state::lock(&folder)?;
     let lines = Lines::default();
     let notify = Notify::from_environment();
     let told = Told::new(&notify, &lines);
@@ -63,7 +63,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     loop {
         prepared = source.prepared().unwrap_or(prepared);
         let moved = source.elect(&prepared);
-        let win = Lease::win_while(&prepared, Wait::Behind, stop, |why| {
+        let win = Lease::win_while(&prepared, Some(&lock), Wait::Behind, stop, |why| {
             told.status(format!("waiting: {why}"));
             publish.waits(why);
         });
@@ -77,7 +77,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
             say("the lease is ours again");
         }
         publish.holds(&lease.held);
-        resume_what_was_left(&prepared, &journal).await;
+        resume_what_was_left(&prepared, &journal, &lease).await;
         source.begin(&lease.held);
         let until = lease.until(stop);
         let (ends, others, asked) = (until.clone(), moved.clone(), lease.held.asked().clone());
