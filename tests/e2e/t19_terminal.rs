@@ -197,7 +197,8 @@ fn with_a_broken_file(lab: &Lab, spec: &Path) {
     std::fs::write(spec, good.replacen("PostgresCluster", "PostgresClutter", 1)).expect("written");
     let note = "The file is not taken; in force is what was taken of it";
     let status = lab.reconcile(spec, &["status"]);
-    let answer = psql(lab, spec, &["--", "-Atc", "select 40 + 2"]);
+    let select = ["psql", "--", "-Atc", "select 40 + 2"];
+    let answer = Job::start(command(lab, spec, &select)).wait(PATIENCE);
     let pause = lab.reconcile(spec, &["pause", "--for", "5m"]);
     let resume = lab.reconcile(spec, &["resume"]);
     let logs = lab.reconcile(spec, &["logs", "etcd", "--lines", "1"]);

@@ -17,7 +17,7 @@ use crate::{
         ArchiverFact, HostFacts, HostName, LocalSwarmState, ObjectId, Observation, Observed,
         PatroniRole,
     },
-    plan::{Held, Plan, Verb, counted},
+    plan::{Held, Plan, Verb, counted, differs},
     verify::{Serves, VerifyReport},
 };
 
@@ -57,6 +57,9 @@ pub struct PausedStep {
     pub verb: Verb,
     /// To what.
     pub object: ObjectId,
+    /// What differs there, where the step would undo that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differs: Option<String>,
 }
 
 /// A condition.
@@ -249,7 +252,11 @@ pub fn status(
             .collect(),
         paused: plan
             .paused()
-            .map(|step| PausedStep { verb: step.verb, object: step.object.clone() })
+            .map(|step| PausedStep {
+                verb: step.verb,
+                object: step.object.clone(),
+                differs: differs(step),
+            })
             .collect(),
         queued: plan.queued().cloned().collect(),
         held: plan.stalled().cloned().collect(),

@@ -11,6 +11,7 @@ use std::{
 
 use reconcile_core::{
     model::{ObjectId, PauseNote},
+    plan::{Step, Verb},
     verify::{Proof, Serves, VerifyReport},
 };
 use reconcile_engine::{Event, Listener};
@@ -20,6 +21,9 @@ use crate::output;
 
 /// Lines of one kind that are said at once; the rest is counted.
 const MOST: usize = 5;
+
+/// A step that is given so many seconds may take minutes.
+const LONG: u64 = 600;
 
 /// Says what happens, one line for each thing.
 pub(crate) struct Lines {
@@ -38,6 +42,8 @@ struct Told {
     paused: Option<PauseNote>,
     /// What was said to be waited for.
     waits: BTreeSet<ObjectId>,
+    /// The newest desired state was said not to be taken.
+    refused: bool,
 }
 
 impl Default for Lines {
@@ -93,6 +99,12 @@ impl Told {
     }
 }
 
+/// Whether a step may take minutes, so that its beginning is news: packages come over the network. What
+/// is only waited for is told as that.
+pub(crate) fn long(step: &Step) -> bool {
+    step.deadline_seconds >= LONG && step.verb != Verb::Await
+}
+
 /// What a proof is about: a write that is kept and one that is rolled back go the same way.
 fn about(proof: &Proof) -> String {
     match (proof.way, &proof.host) {
@@ -119,9 +131,23 @@ impl Listener for Lines {
             Event::SourceAhead => {
                 say("a newer desired state was read; it is taken after the steps at hand");
             }
-            Event::SourceChanged(None) => say("the desired state was read"),
-            Event::SourceChanged(Some(revision)) => say(&format!("in force: {revision}")),
+            Event::SourceChanged(revision) => {
+                let mended = std::mem::take(&mut told.refused);
+                if mended {
+                    told.course.spoke(Instant::now());
+                }
+                let again = if mended { "the desired state is good again; " } else { "" };
+                say(&match revision {
+                    None => format!("{again}the desired state was read"),
+                    Some(revision) => format!("{again}in force: {revision}"),
+                });
+            }
+            Event::StepStarted(step) if long(step) => {
+                let (verb, minutes) = (step.verb.word(), step.deadline_seconds / 60);
+                say(&format!("begin {verb} {} (may take up to {minutes} minutes)", step.object));
+            }
             Event::SourceBroken(refused) => {
+                told.refused = true;
                 say("the desired state is not taken; the last good one stays in force");
                 output::note(refused.to_string().trim_end());
             }

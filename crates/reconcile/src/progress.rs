@@ -11,6 +11,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use reconcile_core::plan::{Step, counted};
 use reconcile_engine::{Event, Listener};
 
+use crate::lines::long;
+
 /// Shows events of a run.
 pub(crate) struct Progress {
     bars: Option<MultiProgress>,
@@ -33,7 +35,13 @@ impl Progress {
     }
 
     fn begin(&self, step: &Step) {
-        let Some(bars) = &self.bars else { return };
+        let Some(bars) = &self.bars else {
+            if long(step) {
+                let minutes = step.deadline_seconds / 60;
+                self.line(&format!("  begin {} (may take up to {minutes} minutes)", name(step)));
+            }
+            return;
+        };
         let bar = bars.add(ProgressBar::new_spinner());
         if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed:.dim}") {
             bar.set_style(style);

@@ -127,6 +127,14 @@ pub fn drifted(step: &Step) -> Option<String> {
     Some(format!("{object} ({class}): {}", told(step.verb, &step.changes, &step.reason)))
 }
 
+/// What a step would change, in one line as [`drifted`] says it; None where it says no more than that
+/// something is to be done.
+pub fn differs(step: &Step) -> Option<String> {
+    drifted(step)?;
+    let changes = step.verb != Verb::Create && !step.changes.is_empty();
+    changes.then(|| told(step.verb, &step.changes, &step.reason))
+}
+
 /// The first changes of a step, in words.
 fn told(verb: Verb, changes: &[Change], reason: &str) -> String {
     if verb == Verb::Create && changes.iter().all(|change| change.from.is_none()) {

@@ -212,7 +212,9 @@ fn waiting(status: &Status) -> String {
     if !status.paused.is_empty() {
         text.push_str(&format!("\nHeld by the pause ({}):\n", status.paused.len()));
         for step in &status.paused {
-            text.push_str(&format!("  {} {}\n", step.verb.word(), step.object));
+            let differs = step.differs.as_ref().map(|differs| format!(": {differs}"));
+            let differs = differs.unwrap_or_default();
+            text.push_str(&format!("  {} {}{differs}\n", step.verb.word(), step.object));
         }
     }
     let held: Vec<_> = status.held.iter().filter(|held| !by_pause(held)).collect();

@@ -35,6 +35,12 @@ pub(super) struct Course {
 }
 
 impl Course {
+    /// Something was said that its end is to be said of.
+    pub(super) fn spoke(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+        self.spoke = true;
+    }
+
     /// What a plan has to say of its steps.
     pub(super) fn begins(&mut self, plan: &Plan, now: Instant) -> Vec<String> {
         if plan.steps.is_empty() {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, mem, time::Duration};
 
 use reconcile_core::{
     model::ObjectId,
-    plan::{Held, HoldReason, Plan},
+    plan::{Held, HoldReason, Plan, drifted},
 };
 use tokio::time::Instant;
 
@@ -66,7 +66,8 @@ impl Holds {
                     1 => "; 1 more waits for it".to_owned(),
                     more => format!("; {more} more wait for it"),
                 };
-                lines.push(format!("held  {}: {}{more}", held.object, held.reason));
+                let what = by_pause(plan, held).unwrap_or_else(|| format!("{}:", held.object));
+                lines.push(format!("held  {what} {}{more}", held.reason));
                 (seen.told, seen.open) = (true, true);
             }
             self.0.insert(held.object.clone(), seen);
@@ -82,6 +83,13 @@ impl Holds {
     pub(super) fn all_told(&self) -> bool {
         self.0.values().all(|seen| seen.told || seen.quiet)
     }
+}
+
+/// What a pause keeps from being undone: the object and what differs there.
+fn by_pause(plan: &Plan, held: &Held) -> Option<String> {
+    let step = plan.paused().find(|step| step.object == held.object)?;
+    let differs = drifted(step).filter(|_| matches!(held.reason, HoldReason::Paused(_)))?;
+    Some(format!("{differs};"))
 }
 
 /// Whether a hold is there to stay. What could not be observed, or what members that start are waited

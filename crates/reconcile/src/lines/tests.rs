@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reconcile_core::{plan::plan, verify::Way};
+use reconcile_core::{model::PauseNote, plan::plan, verify::Way};
 use reconcile_sim::{Section, World, fixture};
 
 use super::*;
@@ -206,4 +206,73 @@ async fn one_way_in_that_fails_is_not_the_cluster() {
     assert!(said[0].starts_with("the cluster does not serve: none of 3 ways in serves: write"));
     assert_eq!(said.len(), 3, "node2 was told: {said:?}");
     assert_eq!(prove("write", &[]), ["the cluster is as desired and serves"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_pause_keeps_from_being_undone_is_told_with_what_differs() {
+    let mut seen = Seen::calm();
+    let pause = PauseNote {
+        number: 1,
+        until: 4_102_444_800,
+        by: "ada@ops1".to_owned(),
+        reason: String::new(),
+    };
+    for host in ["node1", "node2", "node3"] {
+        seen.world.server_mut(host).pause = Some(pause.clone());
+    }
+    assert_eq!(seen.look(), [format!("paused {pause}")]);
+    seen.edit("node2", FILE);
+    let said = seen.look();
+    let drift = format!("held  node2:{FILE} (files): has 1 line by hand; paused: ");
+    assert!(said.len() == 1 && said[0].starts_with(&drift), "{said:?}");
+    assert!(said[0].contains("ada@ops1"), "{said:?}");
+    assert_eq!(seen.look(), [""; 0], "once");
+    let observed = seen.world.observe(&seen.desired);
+    let plan = plan(&seen.desired, &observed);
+    let status = reconcile_core::status::status(&seen.desired, &observed, &plan, None);
+    let paused: Vec<_> = status.paused.iter().map(|step| step.differs.as_deref()).collect();
+    assert_eq!(paused, [Some("has 1 line by hand")], "the status says so, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_good_again_is_said_and_that_all_is_well() {
+    let seen = Seen::calm();
+    let hear = |event: &Event<'_>| {
+        seen.lines.hear(event);
+        std::mem::take(&mut *seen.said.lock().expect("whole"))
+    };
+    let refused = reconcile_core::model::RefusedSource {
+        file: "cluster.yaml".to_owned(),
+        revision: None,
+        report: "Error: a slip".to_owned(),
+    };
+    let broken = ["the desired state is not taken; the last good one stays in force"];
+    assert_eq!(hear(&Event::SourceBroken(&refused)), broken);
+    assert_eq!(seen.look(), [""; 0]);
+    assert_eq!(
+        hear(&Event::SourceChanged(None)),
+        ["the desired state is good again; the desired state was read"]
+    );
+    rest(0.3).await;
+    assert_eq!(seen.look(), [seen.ended("converged again", "0.3")]);
+    // A change of a file that was good says less.
+    assert_eq!(hear(&Event::SourceChanged(None)), ["the desired state was read"]);
+    assert_eq!(seen.look(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_step_that_takes_minutes_is_said_when_it_begins() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let world = World::bare(&desired);
+    let plan = plan(&desired, &world.observe(&desired));
+    let said = Arc::<Mutex<Vec<String>>>::default();
+    let sink = Arc::clone(&said);
+    let lines = Lines::to(move |line| sink.lock().expect("whole").push(line.to_owned()));
+    for step in &plan.steps {
+        lines.hear(&Event::StepStarted(step));
+    }
+    let said = said.lock().expect("whole");
+    let install = "begin create node1/packages (may take up to 15 minutes)";
+    assert!(said.iter().any(|line| line == install), "{said:?}");
+    assert!(said.len() < plan.steps.len(), "what is done in a moment is told when it is done");
 }
