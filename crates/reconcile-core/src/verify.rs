@@ -71,6 +71,16 @@ pub struct Proof {
     pub detail: String,
 }
 
+impl Proof {
+    /// What it is about: a write that is kept and one that is rolled back go the same way.
+    pub fn about(&self) -> String {
+        match (self.way, &self.host) {
+            (Some(way), Some(host)) => format!("{way:?} {host}"),
+            _ => self.what.clone(),
+        }
+    }
+}
+
 /// All proofs of one verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "camelCase")]

@@ -7,6 +7,7 @@
 mod file;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -15,19 +16,25 @@ use std::{
 pub use file::{Entries, FULL, KEPT, read_all, read_last};
 
 use reconcile_core::{
+    desired::Desired,
     model::{HostName, sha256_hex},
-    plan::Plan,
+    plan::{Plan, kept},
+    verify::{Proof, VerifyReport},
 };
 use serde_json::{Value, json};
 
 use crate::{
     events::{Event, Listener},
     resume::Owed,
+    settled::Drifts,
     switchover::{Order, Report, SwitchoverError},
 };
 
 /// Name of the file.
 pub const FILE: &str = "journal.jsonl";
+
+/// Objects that have drifted at once, each noted for itself; the rest is counted.
+const MOST_DRIFT: usize = 20;
 
 /// A journal that could not be opened, written or read.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +61,9 @@ pub struct Journal<'a> {
     plan: Mutex<Noted>,
     next: &'a dyn Listener,
     failure: Mutex<Option<String>>,
+    drifts: Mutex<Drifts>,
+    /// What failed in the last proof of service that was noted; None: it held.
+    fails: Mutex<Option<Value>>,
     /// Poolers may be paused by a transaction that did not end.
     owes: Mutex<Option<Owed>>,
 }
@@ -68,13 +78,16 @@ impl<'a> Journal<'a> {
         };
         std::fs::create_dir_all(folder).map_err(fail("make the folder of"))?;
         let file = file::Log::open(folder).map_err(fail("open"))?;
+        let entries = read_all(folder)?.entries;
         Ok(Self {
             file: Mutex::new(file),
             path: path.clone(),
             plan: Mutex::default(),
             next,
             failure: Mutex::default(),
-            owes: Mutex::new(open_switchover(&read_all(folder)?.entries)),
+            drifts: Mutex::default(),
+            fails: Mutex::new(failing(&entries)),
+            owes: Mutex::new(open_switchover(&entries)),
         })
     }
 
@@ -124,6 +137,43 @@ impl<'a> Journal<'a> {
         self.append("planned", entry, false);
     }
 
+    /// Notes what has drifted, when it comes up.
+    fn drifted(&self, desired: &Desired, plan: &Plan) {
+        let mut drifts = self.drifts.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = drifts.looked(desired, plan);
+        drop(drifts);
+        let more = news.len().saturating_sub(MOST_DRIFT);
+        let last = news.len().min(MOST_DRIFT);
+        for (number, drift) in news.iter().take(MOST_DRIFT).enumerate() {
+            let entry = json!({ "object": drift.object, "told": drift.told, "left": drift.left });
+            self.append("drift", entry, number + 1 == last && more == 0);
+        }
+        if more > 0 {
+            self.append("drift", json!({ "told": format!("and {more} more objects") }), true);
+        }
+    }
+
+    /// Notes a proof of service that fails otherwise than the last one, and the first that holds again.
+    fn proven(&self, report: &VerifyReport) {
+        let failed = report.proofs.iter().filter(|proof| !proof.holds);
+        let about: BTreeSet<_> = failed.clone().map(Proof::about).collect();
+        let now = (!report.holds()).then(|| json!(about));
+        let mut fails = self.fails.lock().unwrap_or_else(PoisonError::into_inner);
+        if *fails == now {
+            return;
+        }
+        fails.clone_from(&now);
+        drop(fails);
+        match now {
+            Some(about) => {
+                let failed: Vec<_> = failed.collect();
+                let entry = json!({ "told": report.told(), "fails": about, "failed": failed });
+                self.append("proof-failed", entry, true);
+            }
+            None => self.append("proof-holds", json!({ "told": report.told() }), true),
+        }
+    }
+
     fn switch_ends(&self, order: &Order, result: &Result<Report, SwitchoverError>) {
         let kind = match result {
             Err(SwitchoverError::Resume { .. }) => "switchover-unresumed",
@@ -132,7 +182,7 @@ impl<'a> Journal<'a> {
         let unresumed = || Owed { begun: None, ..owed(order) };
         self.owe((kind != "switchover-ends").then(unresumed));
         let entry = json!({
-            "nodes": order.nodes,
+            "nodes": order.nodes, "inPlace": order.restart.is_some(),
             "from": order.leader.as_str(), "to": order.candidate.as_str(),
             "error": result.as_ref().err().map(ToString::to_string),
             "heldSeconds": result.as_ref().ok().map(|report| report.held.as_secs_f64()),
@@ -161,7 +211,7 @@ impl Listener for Journal<'_> {
             Event::StepStarted(step) => {
                 let entry = json!({
                     "plan": self.plan(), "step": step.id, "object": step.object,
-                    "verb": step.verb, "changes": step.changes, "reason": step.reason,
+                    "verb": step.verb, "changes": kept(&step.changes), "reason": step.reason,
                 });
                 self.append("started", entry, true);
             }
@@ -183,7 +233,7 @@ impl Listener for Journal<'_> {
                 self.owe(Some(owed(order)));
                 let entry = json!({
                     "from": order.leader.as_str(), "to": order.candidate.as_str(),
-                    "nodes": order.nodes,
+                    "nodes": order.nodes, "inPlace": order.restart.is_some(),
                 });
                 self.append("switchover-begins", entry, true);
             }
@@ -209,13 +259,10 @@ impl Listener for Journal<'_> {
             Event::PassRefused(error) => {
                 self.append("plan-refused", json!({ "error": error.to_string() }), true);
             }
-            Event::Verified(report) if !report.holds() => {
-                self.append("proof-failed", json!({ "proof": report }), true);
-            }
-            Event::Verified(_)
-            | Event::PassStarted(_)
+            Event::Looked { desired, plan, .. } => self.drifted(desired, plan),
+            Event::Verified(report) => self.proven(report),
+            Event::PassStarted(_)
             | Event::Observed { .. }
-            | Event::Looked { .. }
             | Event::PassEnded { .. }
             | Event::Tick
             | Event::Verifying => {}
@@ -238,6 +285,14 @@ fn owed(order: &Order) -> Owed {
         nodes: Some(order.nodes.clone()),
         begun: Some((order.leader.clone(), since_1970().as_secs())),
     }
+}
+
+/// What failed in the last proof that was noted.
+fn failing(entries: &[Value]) -> Option<Value> {
+    let proof =
+        |entry: &&Value| matches!(entry["kind"].as_str(), Some("proof-failed" | "proof-holds"));
+    let last = entries.iter().rev().find(proof)?;
+    (last["kind"] == "proof-failed").then(|| last["fails"].clone())
 }
 
 /// A switchover that has begun and of which no end is noted.

@@ -14,6 +14,7 @@ pub mod observe;
 pub mod pass;
 pub mod refusal;
 pub mod resume;
+pub mod settled;
 pub mod switchover;
 pub mod watch;
 

@@ -81,7 +81,7 @@ impl Told {
     /// How far the cluster serves, where that is news, and what fails since.
     fn proof(&mut self, report: &VerifyReport) -> Vec<String> {
         let fails = report.proofs.iter().filter(|proof| !proof.holds);
-        let now = (report.serves(), fails.clone().map(about).collect());
+        let now = (report.serves(), fails.clone().map(Proof::about).collect());
         if self.serves.as_ref() == Some(&now) {
             return Vec::new();
         }
@@ -92,7 +92,7 @@ impl Told {
             Serves::Not => format!("the cluster does not serve: {}", report.told()),
         }];
         let known = self.serves.replace(now).map(|(_, fails)| fails).unwrap_or_default();
-        let news = fails.filter(|proof| !known.contains(&about(proof)));
+        let news = fails.filter(|proof| !known.contains(&proof.about()));
         let news = news.map(|proof| format!("FAIL  {}: {}", proof.what, proof.detail));
         lines.extend(bounded(news.collect(), "fail; `reconcile status` lists them"));
         lines
@@ -103,14 +103,6 @@ impl Told {
 /// is only waited for is told as that.
 pub(crate) fn long(step: &Step) -> bool {
     step.deadline_seconds >= LONG && step.verb != Verb::Await
-}
-
-/// What a proof is about: a write that is kept and one that is rolled back go the same way.
-fn about(proof: &Proof) -> String {
-    match (proof.way, &proof.host) {
-        (Some(way), Some(host)) => format!("{way:?} {host}"),
-        _ => proof.what.clone(),
-    }
 }
 
 /// The first few lines, and how many more there are.

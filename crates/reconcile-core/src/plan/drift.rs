@@ -135,6 +135,17 @@ pub fn differs(step: &Step) -> Option<String> {
     changes.then(|| told(step.verb, &step.changes, &step.reason))
 }
 
+/// Changes as they may be kept: a line that somebody wrote by hand may hold anything, and is left out.
+pub fn kept(changes: &[Change]) -> Vec<Change> {
+    let blank = |change: &Change| match (change.field.as_str(), &change.from, &change.to) {
+        (LINE, Some(_), None) => {
+            Change { from: Some("by hand, not noted".to_owned()), ..change.clone() }
+        }
+        _ => change.clone(),
+    };
+    changes.iter().map(blank).collect()
+}
+
 /// The first changes of a step, in words.
 fn told(verb: Verb, changes: &[Change], reason: &str) -> String {
     if verb == Verb::Create && changes.iter().all(|change| change.from.is_none()) {

@@ -3,7 +3,10 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use reconcile_core::model::RefusedSource;
+use reconcile_core::{
+    model::{HostName, PauseNote, RefusedSource},
+    verify::{Proof, VerifyReport, Way},
+};
 use reconcile_engine::{
     Event, Journal, Listener as _, converge,
     journal::{FULL, KEPT, read_all, read_last, unfinished},
@@ -67,6 +70,109 @@ async fn a_plan_is_noted_when_it_is_another() {
         }
     }
     assert_eq!(kinds(folder.path()), ["as-desired", "planned", "as-desired"]);
+}
+
+/// What was noted of one kind.
+fn told(folder: &Path, kind: &str) -> Vec<String> {
+    let entries = read_all(folder).unwrap().entries;
+    let of = entries.iter().filter(|entry| entry["kind"] == kind);
+    of.map(|entry| {
+        let left = entry["left"].as_str().map(|left| format!(" [{left}]")).unwrap_or_default();
+        format!("{}{left}", entry["told"].as_str().unwrap())
+    })
+    .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn drift_is_noted_when_it_comes_up_and_not_in_every_pass() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let fleet = SimFleet::new(converged(&desired).await);
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    let stop = CancellationToken::new();
+    let path = "/etc/postgresql-common/createcluster.d/reconcile.conf";
+    let edit = |host: &str| {
+        fleet.change(|world| {
+            let file = world.server_mut(host).files.get_mut(path).unwrap();
+            file.bytes.extend_from_slice(b"password = hunter2hunter2\n");
+        });
+    };
+    // Before anything is known to have been as desired, a difference is none.
+    edit("node1");
+    drop(look(&fleet, &desired, &journal).await.unwrap());
+    drop(converge(&fleet, &desired, &journal, &stop).await.unwrap());
+    assert_eq!(told(folder.path(), "drift"), [""; 0]);
+    for _ in 0..2 {
+        edit("node2");
+        for _ in 0..3 {
+            drop(look(&fleet, &desired, &journal).await.unwrap());
+        }
+        drop(converge(&fleet, &desired, &journal, &stop).await.unwrap());
+    }
+    let line = format!("node2:{path} (files): has 1 line by hand");
+    assert_eq!(told(folder.path(), "drift"), [line.as_str(), &line], "twice, for it was healed");
+    // What a pause leaves alone is noted as that, and not again when it is undone.
+    fleet.change(|world| {
+        for host in ["node1", "node2", "node3"] {
+            let (by, reason) = ("ada@ops1".to_owned(), String::new());
+            world.server_mut(host).pause =
+                Some(PauseNote { number: 1, until: u64::MAX, by, reason });
+        }
+    });
+    edit("node3");
+    for _ in 0..3 {
+        drop(look(&fleet, &desired, &journal).await.unwrap());
+    }
+    fleet.change(|world| {
+        for host in ["node1", "node2", "node3"] {
+            world.server_mut(host).pause = None;
+        }
+    });
+    drop(converge(&fleet, &desired, &journal, &stop).await.unwrap());
+    let drift = told(folder.path(), "drift");
+    assert_eq!(drift[2..], [format!("node3:{path} (files): has 1 line by hand [paused]")]);
+    let text = fs::read_to_string(folder.path().join(FILE)).unwrap();
+    assert!(!text.contains("hunter2"), "what somebody wrote there is counted and not noted");
+}
+
+#[test]
+fn a_proof_is_noted_when_it_fails_otherwise_and_when_it_holds_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = |fails: &[&str], millis: u64| VerifyReport {
+        proofs: ["node1", "node2"]
+            .map(|host| Proof {
+                what: format!("write through HAProxy on {host}"),
+                host: Some(HostName::new(host)),
+                way: Some(Way::Write),
+                holds: !fails.contains(&host),
+                millis,
+                detail: format!("refused after {millis} ms"),
+            })
+            .into(),
+    };
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    let prove = |journal: &Journal<'_>, fails: &[&str], millis| {
+        journal.hear(&Event::Verified(&report(fails, millis)));
+    };
+    prove(&journal, &[], 1);
+    assert_eq!(kinds(folder.path()), [""; 0], "a proof that holds is no news");
+    for millis in 1..5 {
+        prove(&journal, &["node2"], millis);
+    }
+    prove(&journal, &["node1", "node2"], 9);
+    drop(journal);
+    // The next operator knows how it was.
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    prove(&journal, &["node1", "node2"], 10);
+    prove(&journal, &[], 1);
+    prove(&journal, &[], 1);
+    assert_eq!(kinds(folder.path()), ["proof-failed", "proof-failed", "proof-holds"]);
+    let failed = told(folder.path(), "proof-failed");
+    assert!(failed[0].contains("node2 not: write through HAProxy on node2: refused"), "{failed:?}");
+    drop(journal);
+    let journal = Journal::open(folder.path(), &()).unwrap();
+    prove(&journal, &[], 1);
+    assert_eq!(kinds(folder.path()).len(), 3);
 }
 
 fn refused(report: &str) -> RefusedSource {

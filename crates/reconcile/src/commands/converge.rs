@@ -83,7 +83,9 @@ pub(super) async fn resume_what_was_left(
     }
     let Some(left) = journal.owes_resume() else { return };
     let candidate = &left.candidate;
-    output::note(&format!("a switchover to {candidate} was cut off; resuming the poolers"));
+    let in_place = left.begun.as_ref().is_some_and(|(leader, _)| leader.as_str() == candidate);
+    let what = if in_place { "a restart in place of" } else { "a switchover to" };
+    output::note(&format!("{what} {candidate} was cut off; resuming the poolers"));
     let age = left.begun.as_ref().map_or(0, |(_, begun)| state::now().saturating_sub(*begun));
     await_end(&prepared.fleet, &prepared.desired, &left, Duration::from_secs(age)).await;
     if !lease.held.holds() {

@@ -84,15 +84,35 @@ pub(super) fn what(entry: &Value) -> String {
             let why = lines.next().filter(|_| first.ends_with("is not taken:")).unwrap_or_default();
             format!("the desired state was refused: {}", format!("{first} {why}").trim_end())
         }
-        "switchover-begins" => format!("switchover from {} to {}", text("from"), text("to")),
+        "switchover-begins" => format!("begin {}", switched(entry)),
         "switchover-ends" if entry["error"].is_null() => {
             let held = entry["heldSeconds"].as_f64().unwrap_or_default();
-            format!("ok    switchover to {}, clients waited {held:.1} s at most", text("to"))
+            format!("ok    {}, clients waited {held:.1} s at most", switched(entry))
         }
         "switchover-ends" | "switchover-unresumed" => {
-            format!("FAIL  switchover: {}", text("error"))
+            format!("FAIL  {}: {}", switched(entry), text("error"))
         }
+        "waits" => {
+            let cause = entry["seen"]["cause"].as_str().unwrap_or_default();
+            format!("wait  {}: {cause}", text("object"))
+        }
+        "drift" => {
+            let left = entry["left"].as_str().map(|why| format!(" [left: {why}]"));
+            format!("drift {}{}", text("told"), left.unwrap_or_default())
+        }
+        "proof-failed" => format!("FAIL  proof of service: {}", text("told")),
+        "proof-holds" => format!("ok    proof of service: {}", text("told")),
+        "plan-refused" => format!("FAIL  nothing was done: {}", text("error")),
         kind => kind.to_owned(),
+    }
+}
+
+/// A transaction on the primary, as what it is.
+fn switched(entry: &Value) -> String {
+    match (entry["from"].as_str(), entry["to"].as_str()) {
+        (Some(from), Some(to)) if from == to => format!("restart of the primary {to} in place"),
+        (Some(from), Some(to)) => format!("switchover from {from} to {to}"),
+        _ => "switchover".to_owned(),
     }
 }
 
@@ -102,4 +122,48 @@ pub(super) fn at(entry: &Value) -> String {
     let millis = (entry["at"].as_f64().unwrap_or_default() * 1000.0).round() as i64;
     jiff::Timestamp::from_millisecond(millis)
         .map_or_else(|_| "-".to_owned(), |at| format!("{at:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_is_told_as_what_it_is() {
+        let told = |entry: Value| what(&entry);
+        let switch = |kind: &str, to: &str| json!({ "kind": kind, "from": "node1", "to": to });
+        assert_eq!(
+            told(switch("switchover-begins", "node2")),
+            "begin switchover from node1 to node2"
+        );
+        assert_eq!(
+            told(switch("switchover-begins", "node1")),
+            "begin restart of the primary node1 in place"
+        );
+        let mut ended = switch("switchover-ends", "node1");
+        ended["heldSeconds"] = json!(2.04);
+        assert_eq!(
+            told(ended.clone()),
+            "ok    restart of the primary node1 in place, clients waited 2.0 s at most"
+        );
+        ended["error"] = json!("cut off");
+        assert_eq!(told(ended), "FAIL  restart of the primary node1 in place: cut off");
+        let resumed = json!({ "kind": "switchover-ends", "error": "the poolers are resumed" });
+        assert_eq!(told(resumed), "FAIL  switchover: the poolers are resumed");
+        let waits = json!({ "kind": "waits", "object": "etcd/cluster",
+                            "seen": { "cause": "2 of 3 members are healthy" } });
+        assert_eq!(told(waits), "wait  etcd/cluster: 2 of 3 members are healthy");
+        let drift = |left: Value| {
+            told(json!({ "kind": "drift", "told": "node2:/etc/x (files): differs", "left": left }))
+        };
+        assert_eq!(drift(Value::Null), "drift node2:/etc/x (files): differs");
+        assert_eq!(drift(json!("paused")), "drift node2:/etc/x (files): differs [left: paused]");
+        let proof = |kind: &str| told(json!({ "kind": kind, "told": "1 of 2 ways in serves" }));
+        assert_eq!(proof("proof-failed"), "FAIL  proof of service: 1 of 2 ways in serves");
+        assert_eq!(proof("proof-holds"), "ok    proof of service: 1 of 2 ways in serves");
+        let refused = json!({ "kind": "plan-refused", "error": "two steps disturb" });
+        assert_eq!(told(refused), "FAIL  nothing was done: two steps disturb");
+    }
 }

@@ -1,12 +1,13 @@
 //! From a disturbance to its end: what drifted, how much is to do, and that all is well again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use reconcile_core::{
     desired::Desired,
-    model::{HostName, ObjectId},
-    plan::{HoldReason, Plan, Step, counted, drifted},
+    model::ObjectId,
+    plan::{HoldReason, Plan, counted, drifted},
 };
+use reconcile_engine::settled::Settled;
 use tokio::time::Instant;
 
 /// Of a digest; as many as the page shows.
@@ -15,11 +16,8 @@ const DIGITS: usize = 12;
 /// What is known of the course of things.
 #[derive(Default)]
 pub(super) struct Course {
-    /// The desired state that each server was last found to follow, and under None what lives on no
-    /// one of them: what differs from it afterwards has drifted.
-    settled: BTreeMap<Option<HostName>, String>,
-    /// What was held then: where it is let go it is no drift.
-    kept: BTreeSet<ObjectId>,
+    /// What was as desired: what differs from it afterwards has drifted.
+    settled: Settled,
     /// Steps of the last plan; it is made every few seconds while something is waited for.
     planned: Vec<ObjectId>,
     /// What was said to have drifted since all was well.
@@ -51,7 +49,7 @@ impl Course {
         let news: Vec<_> = plan
             .steps
             .iter()
-            .filter(|step| self.is_drift(plan, step))
+            .filter(|step| self.settled.is_drift(plan, step))
             .filter_map(|step| Some((step.object.clone(), format!("drift {}", drifted(step)?))))
             .filter(|(object, _)| !self.drifted.contains(object))
             .collect();
@@ -64,12 +62,6 @@ impl Course {
         }
         self.planned = steps;
         lines
-    }
-
-    /// True where the desired state did not ask for it: what it concerns once was as that still says.
-    fn is_drift(&self, plan: &Plan, step: &Step) -> bool {
-        self.settled.get(&step.object.host().cloned()) == Some(&plan.desired_digest)
-            && !self.kept.contains(&step.object)
     }
 
     /// What a plan without steps has to say. `told`: something was said of holds just now;
@@ -87,7 +79,7 @@ impl Course {
             return Vec::new();
         }
         self.planned.clear();
-        self.settle(desired, plan);
+        self.settled.settle(desired, plan);
         let since = *self.since.get_or_insert(now);
         let seconds = now.duration_since(since).as_secs_f64();
         let servers = counted(desired.servers.len(), "server");
@@ -108,21 +100,5 @@ impl Course {
             return vec![format!("nothing left to do, {held} held: {state}")];
         }
         Vec::new()
-    }
-
-    /// Notes what is as desired, or held.
-    fn settle(&mut self, desired: &Desired, plan: &Plan) {
-        let digest = || plan.desired_digest.clone();
-        let unknown = plan.held.iter().any(|held| matches!(held.reason, HoldReason::Unknown(_)));
-        if !unknown {
-            self.settled.insert(None, digest());
-        }
-        for host in desired.servers.keys() {
-            let object = ObjectId::Host(host.clone());
-            if !plan.held.iter().any(|held| held.object == object) {
-                self.settled.insert(Some(host.clone()), digest());
-            }
-        }
-        self.kept = plan.held.iter().map(|held| held.object.clone()).collect();
     }
 }
