@@ -1,10 +1,12 @@
 //! What stays open on a server between two probes, so that a pass need not start it again: a root
-//! shell that runs one probe's script after the other, and a psql. Starting them, with sudo, costs
-//! a server a good part of what a probe takes.
+//! shell that runs one probe's script after the other, a psql, and `probe/quick.pl`, which spares the
+//! script where all is well. Starting processes, with sudo, costs a server most of what a probe takes.
 //!
 //! They only save time. The first probe of a connection is an ordinary command; whatever is wrong
 //! with one of them closes it, and the question is put as a command again. Both end with the
 //! connection, for their input ends.
+
+mod reader;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -16,6 +18,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::reader::Quick;
 use crate::{
     connect::Connection,
     fault::{Fault, spoken},
@@ -37,6 +40,9 @@ const SETTLING: Duration = Duration::from_secs(10);
 /// stay for hours, and a session of PostgreSQL with it.
 const TERM: Duration = Duration::from_secs(300);
 
+/// The quick reader has this long; it takes hundredths of a second.
+const QUICK: Duration = Duration::from_secs(3);
+
 /// The residents of one connection.
 #[derive(Default)]
 pub(crate) struct Residents {
@@ -46,6 +52,9 @@ pub(crate) struct Residents {
     unwelcome: Option<Instant>,
     shell: Option<Resident>,
     psql: Option<(ProbeRequest, Resident)>,
+    quick: Option<Resident>,
+    /// Since when the quick reader found something odd: looking is then the script's.
+    odd: Option<Instant>,
     known: Option<Known>,
 }
 
@@ -156,7 +165,7 @@ impl Residents {
             let script = marking_script(&without, &marks);
             let mut psql = self.psql.take();
             let (answer, rows) = futures::future::join(
-                self.shell(way, &script, deadline),
+                self.look(way, &without, &script, &marks, deadline),
                 psql_rows(&mut psql, way, &known.request, sql),
             )
             .await;
@@ -167,7 +176,12 @@ impl Residents {
             (answer, Some(rows))
         } else {
             let script = marking_script(&known.request, &marks);
-            (self.shell(way, &script, deadline).await, None)
+            let answer = if known.request.sql.is_none() {
+                self.look(way, &known.request, &script, &marks, deadline).await
+            } else {
+                self.shell(way, &script, deadline).await
+            };
+            (answer, None)
         };
         let Some(mut sections) = answer? else { return Ok(None) };
         if let Some(rows) = rows {
@@ -175,7 +189,8 @@ impl Residents {
             sections.put("sql.rc", b"0\n".to_vec());
         }
         // A service that was started anew may say something else, whatever the marks are.
-        if sections.bytes("units") != known.sections.bytes("units") {
+        if unit_lines(&sections) != unit_lines(&known.sections) {
+            tracing::debug!("a unit says something else; everything is asked");
             return Ok(None);
         }
         for name in ["listeners", "ss.rc", "ss.err", "packages", "packages.err"] {
@@ -203,6 +218,7 @@ impl Residents {
         self.known = None;
         self.shell = None;
         self.psql = None;
+        self.quick = None;
         since.elapsed() < limits::REAP
     }
 
@@ -239,6 +255,40 @@ impl Residents {
             server,
             inside,
         });
+    }
+
+    /// Looks at what is as it was at the last whole answer, or runs the script that finds out.
+    async fn look(
+        &mut self,
+        way: &impl Shells,
+        request: &ProbeRequest,
+        script: &str,
+        marks: &Marks,
+        deadline: Duration,
+    ) -> Result<Option<Sections>, Fault> {
+        let spared = !marks.files.is_empty() && (!request.docker || marks.tell_of_docker());
+        self.odd = self.odd.filter(|since| since.elapsed() < FRESH);
+        if spared && self.odd.is_none() {
+            let quick = self.quick.take().filter(Resident::has_time);
+            match timeout(QUICK, reader::look(quick, way, request, marks)).await {
+                Ok(Quick::Told(quick, sections)) => {
+                    self.quick = Some(quick);
+                    return Ok(Some(sections));
+                }
+                Ok(Quick::Moved(quick)) => self.quick = Some(quick),
+                Ok(Quick::Odd(quick, why)) => {
+                    tracing::debug!(why, "the probe's script looks");
+                    self.quick = Some(quick);
+                    self.odd = Some(Instant::now());
+                }
+                gone_or_late => {
+                    let late = gone_or_late.is_err();
+                    tracing::debug!(late, "the quick reader is gone; the probe's script looks");
+                    self.odd = Some(Instant::now());
+                }
+            }
+        }
+        self.shell(way, script, deadline).await
     }
 
     /// Runs a probe's script in the shell, which is opened where it is not.
@@ -278,6 +328,19 @@ impl Known {
     fn holds(&self, request: &ProbeRequest, effects: u64) -> bool {
         self.at.elapsed() < FRESH && self.effects == effects && self.request == *request
     }
+}
+
+/// What the units are, in whatever order they tell it.
+fn unit_lines(sections: &Sections) -> Vec<Vec<String>> {
+    let text = sections.text("units");
+    let blocks = text.split("\n\n").filter(|block| !block.trim().is_empty());
+    blocks
+        .map(|block| {
+            let mut lines: Vec<_> = block.trim().lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        })
+        .collect()
 }
 
 /// Docker's `/info`, as much as is needed to know whether it stays as it is.
@@ -376,13 +439,23 @@ impl Resident {
         self.since.elapsed() < TERM
     }
 
+    /// Sends what is no question.
+    async fn send(&mut self, text: &str) -> Option<()> {
+        self.stream.write_all(text.as_bytes()).await.ok()?;
+        self.stream.flush().await.ok()
+    }
+
+    /// How the next answer ends.
+    fn next_end(&self) -> String {
+        format!("@@answered {}", self.asked + 1)
+    }
+
     /// The answer to a question that ends with printing a line that it is given; None where the
     /// program ended or printed too much: then nothing more may be asked of it.
     async fn ask(&mut self, question: impl FnOnce(&str) -> String) -> Option<Vec<u8>> {
+        let end = self.next_end();
         self.asked += 1;
-        let end = format!("@@answered {}", self.asked);
-        self.stream.write_all(question(&end).as_bytes()).await.ok()?;
-        self.stream.flush().await.ok()?;
+        self.send(&question(&end)).await?;
         let mut answer = Vec::new();
         let last = format!("{end}\n");
         loop {

@@ -9,6 +9,7 @@ mod parse_host;
 mod parse_net;
 mod parse_patroni;
 mod parse_sql;
+pub(crate) mod quick;
 mod script;
 mod sections;
 mod sql;

@@ -37,7 +37,7 @@ pub struct Marks {
 
 impl Marks {
     /// A Docker that keeps its state elsewhere leaves no mark.
-    fn tell_of_docker(&self) -> bool {
+    pub(crate) fn tell_of_docker(&self) -> bool {
         self.files.contains(SWARM_STATE)
     }
 }
@@ -61,8 +61,9 @@ fn text(request: &ProbeRequest, known: Option<&Marks>) -> String {
     if let Some(known) = known {
         let _infallible = write!(
             body,
-            "marks=$({MARK_FILES} 2>/dev/null)\nprintf '%s\\n' \"$marks\" >marks\n\
+            "marks=$(stat -c '%n %i %.Z' --{} 2>/dev/null)\nprintf '%s\\n' \"$marks\" >marks\n\
              same=; [ -z \"$marks\" ] || [ \"$marks\" != {} ] || same=1\n",
+            words(MARKED),
             quote(known.files.trim_end_matches('\n'))
         );
     }
@@ -108,8 +109,13 @@ date +%s%3N >begin
 
 /// What dpkg replaces whenever it changes anything, and Docker when a node joins, leaves or changes
 /// its role.
-const MARK_FILES: &str = "stat -c '%n %i %z' -- /var/lib/dpkg/status /var/lib/dpkg/updates \
-                          /run/docker.pid /var/lib/docker/swarm /var/lib/docker/swarm/certificates";
+pub(super) const MARKED: [&str; 5] = [
+    "/var/lib/dpkg/status",
+    "/var/lib/dpkg/updates",
+    "/run/docker.pid",
+    "/var/lib/docker/swarm",
+    "/var/lib/docker/swarm/certificates",
+];
 /// Local address, user and inode of each listening socket.
 const MARK_SOCKETS: &str = r#"awk '$4 == "0A" { rows = rows $2 " " $8 " " $10 "\n" }
 END { printf "%s", rows >"sockets"; if (rows != "" && rows == ENVIRON["KNOWN"]) exit 3 }'"#;
@@ -167,39 +173,57 @@ printf '%s\n' '@@end'
 ";
 
 /// Stands for what is asked of Docker, which the shell decides.
-const DOCKER_PATH: &str = "@path@";
+pub(super) const DOCKER_PATH: &str = "@path@";
+
+/// What is asked of the services on this server: section, URL, and what is posted.
+pub(super) fn transfers(
+    request: &ProbeRequest,
+) -> Vec<(&'static str, String, Option<&'static str>)> {
+    let mut transfers = Vec::new();
+    if request.docker {
+        transfers.push(("docker", format!("http://docker/{DOCKER_PATH}"), None));
+    }
+    if let Some(base) = request.etcd.as_deref().map(|base| base.trim_end_matches('/')) {
+        transfers.extend([
+            ("etcd-version", format!("{base}/version"), None),
+            ("etcd-health", format!("{base}/health"), None),
+            ("etcd-status", format!("{base}/v3/maintenance/status"), Some("{}")),
+            // etcd 3.4 does not know the field and passes it over.
+            (
+                "etcd-list",
+                format!("{base}/v3/cluster/member/list"),
+                Some("{\"linearizable\":true}"),
+            ),
+        ]);
+    }
+    if let Some(base) = request.patroni.as_deref().map(|base| base.trim_end_matches('/')) {
+        transfers.extend([
+            ("patroni", format!("{base}/patroni"), None),
+            ("patroni-cluster", format!("{base}/cluster"), None),
+            ("patroni-config", format!("{base}/config"), None),
+        ]);
+    }
+    transfers
+}
 
 /// What the services on this server say: one curl for all, side by side.
 fn http(body: &mut String, request: &ProbeRequest, known: Option<&Marks>) {
-    let mut transfers: Vec<String> = Vec::new();
     if request.docker {
         body.push_str(
             "[ ! -S /var/run/docker.sock ] || printf 'socket\\n' >docker.have\n\
              ! command -v dockerd >/dev/null || printf 'installed\\n' >docker.installed\n",
         );
-        let mut transfer = transfer(&format!("http://docker/{DOCKER_PATH}"), "docker", None);
-        transfer.push_str("unix-socket = \"/var/run/docker.sock\"\n");
-        transfers.push(transfer);
     }
-    if let Some(base) = request.etcd.as_deref().map(|base| base.trim_end_matches('/')) {
-        let mut add = |path: &str, name: &str, post: Option<&str>| {
-            transfers.push(transfer(&format!("{base}{path}"), name, post));
-        };
-        add("/version", "etcd-version", None);
-        add("/health", "etcd-health", None);
-        add("/v3/maintenance/status", "etcd-status", Some("{}"));
-        // etcd 3.4 does not know the field and passes it over.
-        add("/v3/cluster/member/list", "etcd-list", Some("{\"linearizable\":true}"));
-    }
-    if let Some(base) = request.patroni.as_deref().map(|base| base.trim_end_matches('/')) {
-        for (path, name) in [
-            ("/patroni", "patroni"),
-            ("/cluster", "patroni-cluster"),
-            ("/config", "patroni-config"),
-        ] {
-            transfers.push(transfer(&format!("{base}{path}"), name, None));
-        }
-    }
+    let transfers: Vec<String> = transfers(request)
+        .into_iter()
+        .map(|(name, url, post)| {
+            let mut transfer = transfer(&url, name, post);
+            if name == "docker" {
+                transfer.push_str("unix-socket = \"/var/run/docker.sock\"\n");
+            }
+            transfer
+        })
+        .collect();
     if transfers.is_empty() {
         return;
     }
