@@ -176,6 +176,22 @@ fn sops_files_are_opened() {
     }
 }
 
+#[test]
+fn sops_files_for_an_ssh_key_are_opened_with_it() {
+    for (name, key) in [
+        ("ssh.sops.yaml", "ssh-key-for-tests"),
+        ("ssh-or-age.sops.yaml", "ssh-other-key-for-tests"),
+        ("ssh-or-age.sops.yaml", "key-for-tests.txt"),
+    ] {
+        let values = values(open(&fixture(name), &keys(key)));
+        assert_eq!(values.texts["other"].as_str(), "canary-other-7Qx", "{name} with {key}");
+    }
+    let ssh = keys("ssh-key-for-tests");
+    let error = open(&fixture("ssh-or-age.sops.yaml"), &ssh).err().expect("refused");
+    let said = error.to_string();
+    assert!(said.contains(ours().recipients().as_str()) && said.contains("ssh-ed25519"), "{said}");
+}
+
 /// A SOPS file, changed, is refused.
 fn changed(name: &str, change: impl FnOnce(&str) -> String) -> SealError {
     let good = String::from_utf8(fixture(name)).expect("UTF-8");
