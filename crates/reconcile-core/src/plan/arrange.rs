@@ -28,7 +28,7 @@ pub(super) fn arrange(
     set_aside: &SetAside,
     pause: Option<&HoldReason>,
 ) -> (Vec<Step>, Vec<Held>) {
-    let Drafts { mut steps, mut held } = drafts;
+    let Drafts { mut steps, mut held, restarts: _ } = drafts;
     steps.sort_by(|a, b| a.object.cmp(&b.object));
     bind(&mut steps);
     if let Some(reason) = pause {

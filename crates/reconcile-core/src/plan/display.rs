@@ -48,6 +48,11 @@ fn write_plan(text: &mut String, plan: &Plan, details: bool) -> std::fmt::Result
             write_step(text, step, width, true, details)?;
         }
     }
+    let restarts = &plan.without_pause.as_deref().unwrap_or(plan).restarts;
+    if !restarts.is_empty() {
+        let restarts: Vec<_> = restarts.iter().map(ToString::to_string).collect();
+        writeln!(text, "\nThen: restarts of PostgreSQL, one by one: {}", restarts.join(", "))?;
+    }
     if !queued.is_empty() {
         writeln!(text, "\nQueued, after the steps above:")?;
         for held in queued {

@@ -113,6 +113,8 @@ impl Draft {
 pub(super) struct Drafts {
     pub(super) steps: Vec<Draft>,
     pub(super) held: Vec<Held>,
+    /// Restarts of PostgreSQL that are due, in their order; the first is a step or held.
+    pub(super) restarts: Vec<super::Restart>,
 }
 
 impl Drafts {

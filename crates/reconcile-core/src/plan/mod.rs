@@ -29,6 +29,7 @@ use serde::Serialize;
 pub use display::{counted, text};
 pub use drift::{differs, drifted, kept};
 pub use probe::{probe_request, swarm_request, swarm_via, verify_request};
+pub use roll::{How, Restart};
 
 use crate::{
     action::Action,
@@ -62,6 +63,10 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What is not done now, and why.
     pub held: Vec<Held>,
+    /// Restarts of PostgreSQL that follow the steps one after the other, in that order; a server that
+    /// restarts twice is there twice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<Restart>,
     /// While it is paused: the plan as it would be. Nothing of it is ever executed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without_pause: Option<Box<Plan>>,
@@ -104,6 +109,19 @@ impl Plan {
             HoldReason::Window(_) => windows,
             _ => false,
         }
+    }
+
+    /// Of the restarts that are due, those that come by themselves after the steps.
+    fn following(&self, mut due: Vec<Restart>) -> Vec<Restart> {
+        let Some(next) = due.first().map(|next| ObjectId::Postgresql(next.host.clone())) else {
+            return due;
+        };
+        if self.steps.iter().any(|step| step.object == next) {
+            due.remove(0);
+        } else if !self.queued().any(|held| held.object == next) {
+            due.clear();
+        }
+        due
     }
 
     /// Why an object is held.
@@ -313,22 +331,28 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     leaving::hold_back(&view, &mut drafts);
     drift::plan(&view, &mut drafts);
     access::plan(&view, &mut drafts);
-    let arranged = |drafts, pause: Option<&HoldReason>| {
+    let arranged = |drafts: draft::Drafts, pause: Option<&HoldReason>| {
         let arrange =
             |drafts| arrange::arrange(drafts, &desired.policy, observed, set_aside, pause);
+        let restarts = drafts.restarts.clone();
         let (mut steps, mut held) = arrange(drafts);
         if steps.is_empty() {
-            (steps, held) = arrange(draft::Drafts { steps: drift::record(&view, &held), held });
+            let steps_of_record = drift::record(&view, &held);
+            let drafts = draft::Drafts { steps: steps_of_record, held, restarts: Vec::new() };
+            (steps, held) = arrange(drafts);
         }
-        Plan {
+        let mut plan = Plan {
             cluster: desired.cluster.clone(),
             desired_digest: desired.digest(),
             observed_digest: observed.digest(),
             steps,
             held,
+            restarts: Vec::new(),
             without_pause: None,
             warnings: desired.patroni.access.warning().into_iter().collect(),
-        }
+        };
+        plan.restarts = plan.following(restarts);
+        plan
     };
     let Some(pause) = arrange::pause(&desired.policy, observed) else {
         return arranged(drafts, None);

@@ -8,9 +8,13 @@
 //! with no less than its primary had, so that the lowered value does not keep it from starting.
 //! All of this is decided from running values, never from what files say.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+
+pub use order::{How, Restart};
 
 use super::{
     Change, HoldReason, Impact, Verb,
@@ -168,7 +172,8 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         return;
     }
     match next(view, &cluster, &wanting) {
-        Ok(draft) => {
+        Ok((draft, restarts)) => {
+            drafts.restarts = restarts;
             for other in &wanting {
                 let object = ObjectId::Postgresql(other.host.clone());
                 if object != draft.object {
@@ -185,12 +190,12 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     }
 }
 
-/// The one restart or switchover that may be next.
+/// The one restart or switchover that may be next, and all that are due from it on.
 fn next(
     view: &View<'_>,
     cluster: &Cluster<'_>,
     wanting: &[Wanting<'_>],
-) -> Result<Draft, HoldReason> {
+) -> Result<(Draft, Vec<Restart>), HoldReason> {
     let Some((leader, primary)) = cluster.primary else {
         return Err(HoldReason::Unknown("no primary is known".to_owned()));
     };
@@ -206,6 +211,8 @@ fn next(
         directions.insert(host, direction);
     }
     let lowers = directions.get(leader).is_some_and(|direction| direction.lowers);
+    let single = view.desired.patroni.members.len() == 1;
+    let restarts = order::order(wanting, leader, &directions, lowers, lowers || single);
     // While the primary runs with more, a standby cannot have less: its restart would be in vain,
     // unless it is for something else.
     let first = wanting
@@ -213,7 +220,7 @@ fn next(
         .filter(|member| member.host != leader)
         .find(|member| !lowers || directions[member.host].raises || member.more_than_limits());
     if let Some(replica) = first {
-        return Ok(restart_replica(view, replica));
+        return Ok((restart_replica(view, replica), restarts));
     }
     let Some(member) = wanting.iter().find(|member| member.host == leader) else {
         return Err(HoldReason::Unknown("which member is to be first".to_owned()));
@@ -222,7 +229,7 @@ fn next(
         PoolersError::Unknown(reason) => HoldReason::Unknown(reason),
         PoolersError::Stopped(_) => HoldReason::Impossible(error.to_string()),
     })?;
-    let alone = !member.leaves && view.desired.patroni.members.len() == 1;
+    let alone = !member.leaves && single;
     let pending = primary.pending_restart || !member.changes.is_empty();
     if alone && member.outdated && !pending && member.replaced.is_none() {
         return Err(HoldReason::NeedsPerson(format!(
@@ -230,10 +237,10 @@ fn next(
         )));
     }
     if lowers || alone {
-        return Ok(restart_primary(view, member, nodes, lowers));
+        return Ok((restart_primary(view, member, nodes, lowers), restarts));
     }
     let candidate = candidate(view, leader, primary)?;
-    Ok(hand_over(member, candidate, nodes))
+    Ok((hand_over(member, candidate, nodes), restarts))
 }
 
 /// Why no member may be disturbed now, if so.

@@ -52,6 +52,25 @@ fn drifted_file() {
     case("drifted-file", &desired, &world);
 }
 
+/// Only the next restart is a step; how many follow is said.
+#[test]
+fn parameter_that_needs_restarts() {
+    let world = World::converged(&three());
+    let with = |value: &str| {
+        fixture::desire(&fixture::spec(3, 0, |spec| {
+            spec.postgresql.parameters.insert("max_connections".into(), value.into());
+        }))
+    };
+    case("parameter-raised", &with("300"), &world);
+    case("parameter-lowered", &with("50"), &world);
+    // What does not come by itself is not said to come.
+    let desired = with("300");
+    let object = ObjectId::Postgresql("node2".into());
+    let set_aside = SetAside::from([(object, "it did not come up".to_owned())]);
+    let plan = plan_beside(&desired, &world.observe(&desired), &set_aside);
+    assert_eq!(plan.restarts, []);
+}
+
 #[test]
 fn one_host_unknown() {
     let desired = three();

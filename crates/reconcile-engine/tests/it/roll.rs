@@ -1,7 +1,7 @@
 //! Rolling restarts for parameters that need one: the order by direction, and everything that makes
 //! the operator hold instead. (Crashes, lost answers and stale looks: the workloads of those names.)
 
-use reconcile_core::desired::Desired;
+use reconcile_core::{desired::Desired, model::ObjectId};
 use reconcile_engine::{Event, Listener as _, switchover::Order};
 use reconcile_sim::{Section, SimFleet, World, fixture};
 use reconcile_spec::{ClusterSpec, valid::Permission};
@@ -41,11 +41,29 @@ fn done(fleet: &SimFleet) -> Vec<String> {
     all
 }
 
+/// The restarts that a plan tells of: the next one, which is a step, and those that follow.
+async fn told(fleet: &SimFleet, desired: &Desired) -> Vec<String> {
+    let plan = plan_now(fleet, desired).await;
+    let next = plan.steps.iter().filter_map(|step| match &step.object {
+        ObjectId::Postgresql(host) => Some(host.to_string()),
+        _ => None,
+    });
+    next.chain(plan.restarts.iter().map(|restart| restart.host.to_string())).collect()
+}
+
+/// The restarts that there were.
+fn restarted(fleet: &SimFleet) -> Vec<String> {
+    let done = done(fleet).into_iter().filter(|what| !["PAUSE", "RESUME"].contains(&what.as_str()));
+    done.filter_map(|what| Some(what.split_once(' ')?.0.to_owned())).collect()
+}
+
 async fn roll(members: usize, parameters: &[(&str, &str)]) -> (SimFleet, Desired) {
     let before = converged(&desired(members, |_| {})).await;
     let after = desired(members, set(parameters));
     let fleet = SimFleet::new(before);
+    let told = told(&fleet, &after).await;
     settle(&fleet, &after, 1).await;
+    assert_eq!(told, restarted(&fleet), "the plan said so");
     let world = fleet.world();
     assert_eq!(world.violations, Vec::<String>::new());
     assert!(world.paused.is_empty());
@@ -136,7 +154,9 @@ async fn any_mixture_ends_well() {
                 () = fleet.crashed() => fleet.restart(),
             }
         } else {
+            let told = told(&fleet, &after).await;
             settle(&fleet, &after, 1).await;
+            assert_eq!(told, restarted(&fleet), "{round}: the plan said so of {draw:?}");
         }
         assert_eq!(fleet.world().violations, Vec::<String>::new(), "{round}: {draw:?}");
     }
