@@ -1,5 +1,7 @@
 //! `reconcile events`: the journal, for people or machines.
 
+use std::collections::BTreeMap;
+
 use reconcile_core::{model::Revision, plan::counted};
 use reconcile_engine::journal::{read_all, unfinished};
 use serde_json::Value;
@@ -24,7 +26,7 @@ pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure>
             }
             continue;
         }
-        for entry in &entries[from..] {
+        for entry in folded(&entries[from..]) {
             output::print(&(line(entry) + "\n"))?;
         }
         if read.torn > 0 {
@@ -46,6 +48,32 @@ pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure>
     Ok(Outcome::Done)
 }
 
+/// For people: a wait that sees the same in pass after pass is told once.
+fn folded(entries: &[Value]) -> Vec<&Value> {
+    let mut shown: Vec<Option<&Value>> = Vec::new();
+    let (mut begun, mut waits) = (BTreeMap::new(), BTreeMap::new());
+    for entry in entries {
+        let object = entry["object"].as_str().unwrap_or_default();
+        match entry["kind"].as_str() {
+            Some("started") => drop(begun.insert(object, shown.len())),
+            Some("finished") => drop(waits.remove(object)),
+            Some("waits") => {
+                let start = begun.remove(object);
+                let seen = &entry["seen"]["cause"];
+                if waits.insert(object, seen) == Some(seen) {
+                    if let Some(start) = start {
+                        shown[start] = None;
+                    }
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        shown.push(Some(entry));
+    }
+    shown.into_iter().flatten().collect()
+}
+
 fn line(entry: &Value) -> String {
     format!("{} {}", at(entry), what(entry))
 }
@@ -56,7 +84,8 @@ pub(super) fn what(entry: &Value) -> String {
     match text("kind") {
         "planned" => {
             let held = entry["held"].as_array().map_or(0, Vec::len);
-            format!("plan  {} steps, {held} held", entry["steps"])
+            let steps = entry["steps"].as_u64().and_then(|steps| usize::try_from(steps).ok());
+            format!("plan  {}, {held} held", counted(steps.unwrap_or_default(), "step"))
         }
         "started" => format!("start {} {}: {}", text("verb"), text("object"), text("reason")),
         "finished" if entry["error"].is_null() => {
@@ -129,6 +158,36 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_told_once() {
+        let step = |kind: &str, object: &str| json!({ "kind": kind, "object": object });
+        let waits = |object: &str, cause: &str| json!({ "kind": "waits", "object": object, "seen": { "cause": cause } });
+        let mut entries = Vec::new();
+        for _ in 0..3 {
+            entries.extend([step("started", "a"), step("started", "b")]);
+            entries.extend([waits("a", "1 of 3"), waits("b", "copies")]);
+        }
+        entries.extend([step("started", "a"), waits("a", "2 of 3")]);
+        entries.extend([step("started", "a"), step("finished", "a"), step("started", "b")]);
+        let told = folded(&entries);
+        let told: Vec<_> = told.iter().map(|entry| what(entry)).collect();
+        let begins = |object: &str| format!("start  {object}: ");
+        assert_eq!(
+            told,
+            [
+                &begins("a"),
+                &begins("b"),
+                "wait  a: 1 of 3",
+                "wait  b: copies",
+                &begins("a"),
+                "wait  a: 2 of 3",
+                &begins("a"),
+                "ok     a (0.0 s)",
+                &begins("b"),
+            ]
+        );
+    }
 
     #[test]
     fn each_kind_is_told_as_what_it_is() {
