@@ -8,7 +8,11 @@
 
 mod reader;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use reconcile_core::probe::{ProbeRequest, SqlProbe};
 use reconcile_dial::BoxStream;
@@ -55,6 +59,8 @@ pub(crate) struct Residents {
     quick: Option<Resident>,
     /// Since when the quick reader found something odd: looking is then the script's.
     odd: Option<Instant>,
+    /// When the question was put that the last answer is to: what came before it is not the server's time.
+    pub(crate) asked: Option<SystemTime>,
     known: Option<Known>,
 }
 
@@ -270,6 +276,7 @@ impl Residents {
         self.odd = self.odd.filter(|since| since.elapsed() < FRESH);
         if spared && self.odd.is_none() {
             let quick = self.quick.take().filter(Resident::has_time);
+            self.asked = Some(SystemTime::now());
             match timeout(QUICK, reader::look(quick, way, request, marks)).await {
                 Ok(Quick::Told(quick, sections)) => {
                     self.quick = Some(quick);
@@ -305,6 +312,7 @@ impl Residents {
                 None => return Ok(None),
             },
         };
+        self.asked = Some(SystemTime::now());
         // A script ends with an exit: in a subshell that is the script's own.
         let question = |end: &str| format!("(\n{script}) </dev/null\nprintf '%s\\n' '{end}'\n");
         match timeout(deadline, shell.ask(question)).await {

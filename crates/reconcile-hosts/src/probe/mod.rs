@@ -109,6 +109,7 @@ impl Ssh {
             let sudo = self.target(host).is_ok_and(crate::HostTarget::needs_sudo);
             let way = Remote { connection: &connection, sudo };
             let answer = residents.ask(&way, request, effects, DEADLINE).await;
+            let sent = residents.asked.map_or(sent, millis);
             let clock = RoundTrip { sent, received: now() };
             if let Some(sections) = answer.map_err(|fault| fault.at(host, attempt()))? {
                 return facts(request, &sections, clock).map_err(|cause| {
@@ -138,6 +139,10 @@ impl Ssh {
 
 /// Milliseconds since 1970.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    millis(SystemTime::now())
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

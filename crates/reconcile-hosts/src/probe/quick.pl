@@ -14,6 +14,10 @@ use Fcntl qw(F_GETFL F_SETFL O_NONBLOCK);
 use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6);
 
 my $SECONDS = 1;
+# What a file system or sha256sum may keep it waiting, seconds: then it ends, and the script is asked.
+my $AT_MOST = 3;
+my $LIMIT   = 4_000_000;
+my $TEXT    = 64 * 1024;
 my $BUS     = '/run/systemd/private';
 my %UNIT    = ('org.freedesktop.systemd1.Unit' => [qw(Id LoadState ActiveState SubState UnitFileState
                  NeedDaemonReload FragmentPath InvocationID)],
@@ -25,7 +29,10 @@ $0 = 'reconcile-probe';
 $| = 1;
 $SIG{PIPE} = 'IGNORE';
 
-sub odd { die "@_\n" }
+# The process that makes the digests, while its output is not read to the end.
+my $summing;
+sub odd { kill 'KILL', $summing if $summing; die "@_\n" }
+$SIG{ALRM} = sub { kill 'KILL', $summing if $summing; exit 1 };
 
 # Milliseconds since 1970; Time::HiRes is not in perl-base.
 sub now {
@@ -37,13 +44,39 @@ sub now {
 
 sub absent { return $! == ENOENT || $! == ENOTDIR }
 
+# All of a file, up to a limit; beyond it, something is odd. Perl's own reading takes an error for the end.
 sub content {
-    my ($path) = @_;
+    my ($path, $limit) = @_;
     open my $file, '<:raw', $path or return absent() ? undef : odd("$path: $!");
-    local $/;
-    my $content = <$file>;
-    defined $content or odd("$path: $!");
+    my ($content, $read) = ('');
+    do {
+        $read = sysread $file, $content, 65536, length $content;
+        defined $read or odd("$path: $!");
+        length $content <= ($limit // $LIMIT) or odd("$path is long");
+    } while $read;
     return $content;
+}
+
+# The first bytes of a file, which may be long.
+sub beginning {
+    my ($path, $length) = @_;
+    open my $file, '<:raw', $path or return absent() ? undef : odd("$path: $!");
+    defined sysread $file, my $bytes, $length or odd("$path: $!");
+    return $bytes;
+}
+
+# Its entries; Perl's own list of them ends at an error as if there were no more.
+sub entries {
+    my ($path) = @_;
+    opendir my $listing, $path or return absent() ? () : odd("$path: $!");
+    my @entries;
+    while (1) {
+        $! = 0;
+        my $entry = readdir $listing;
+        if (!defined $entry) { $! == 0 or odd("$path: $!"); return @entries }
+        push @entries, $entry if $entry ne '.' && $entry ne '..';
+        odd("$path has many entries") if @entries > 10_000;
+    }
 }
 
 # As `read` of a shell takes it.
@@ -192,7 +225,7 @@ sub converse {
                 my $read = sysread $socket, $one->{got}, 65536, length $one->{got};
                 if (!defined $read) { odd("$one->{what}: $!") if $! != EAGAIN && $! != EINTR; next }
                 odd("$one->{what}: too much") if length $one->{got} > 4_000_000;
-                $one->{ended} = $read == 0 || $one->{whole}->($one);
+                $one->{ended} = $one->{whole}->($one) || $read == 0;
             }
         }
         @all = grep { !$_->{ended} } @all;
@@ -214,10 +247,9 @@ sub mark {
 sub sockets {
     my $rows = '';
     for my $file ('/proc/net/tcp', '/proc/net/tcp6') {
-        for (split /\n/, content($file) // '') {
-            my @columns = split ' ';
-            $rows .= "$columns[1] $columns[7] $columns[9]\n" if $columns[3] eq '0A';
-        }
+        my $table = content($file, 16 * $LIMIT) // '';
+        $rows .= "$1 $2 $3\n"
+          while $table =~ /^ *\d+: (\S+) \S+ 0A \S+ \S+ \S+ +(\d+) +\d+ (\d+)/mg;
     }
     return $rows;
 }
@@ -235,7 +267,7 @@ sub disk {
 sub replaced {
     my ($program, @dirs) = @_;
     for my $dir (@dirs) {
-        my $pid = content("$dir/postmaster.pid") // next;
+        my $pid = content("$dir/postmaster.pid", $TEXT) // next;
         $pid =~ /^(\d+)\n/ or next;
         my @runs = stat "/proc/$1/exe" or next;
         my @installed = stat $program;
@@ -264,14 +296,14 @@ sub look {
         push @regular, $path;
         $stat{$path} = $expect;
         # Its text is wanted, whatever it is.
-        $told{"text.$number"} = content($path) // odd("$path is gone") if $expect eq '-';
+        $told{"text.$number"} = content($path, $TEXT) // odd("$path is gone") if $expect eq '-';
     }
     $told{stat} //= '' if $ask->{file};
     my $sums;
     if (@regular) {
         # Where something is odd, nobody reads its output to the end.
         local $SIG{PIPE} = 'DEFAULT';
-        open $sums, '-|', 'sha256sum', '--', @regular or odd("sha256sum: $!");
+        $summing = open $sums, '-|', 'sha256sum', '--', @regular or odd("sha256sum: $!");
     }
 
     my @transfers = map { transfer(@$_) } @{ $ask->{http} // [] };
@@ -288,8 +320,7 @@ sub look {
         my ($dir, $prefix) = $path =~ m{^(.*)/([^/]*)$};
         my $name = $ask->{owed}[0][0] eq $path ? 'owed' : 'outdated';
         $told{$name} = '';
-        opendir my $listing, $dir or absent() ? next : odd("$dir: $!");
-        for (sort grep { index($_, $prefix) == 0 } readdir $listing) {
+        for (sort grep { index($_, $prefix) == 0 } entries($dir)) {
             my $content = content("$dir/$_") // next;
             $told{$name} .= substr($_, length $prefix) . " $1\n" if $content =~ /^([^\n]*)\n/;
         }
@@ -300,12 +331,11 @@ sub look {
         if (-d $dir) { $told{dirs} .= "dir\t$dir\n" }
         elsif (-e $dir || -l $dir) { $told{dirs} .= "other\t$dir\n" }
         if (-f "$dir/global/pg_control") {
-            my $control = content("$dir/global/pg_control") // '';
+            my $control = beginning("$dir/global/pg_control", 8) // '';
             length $control >= 8 or odd("$dir/global/pg_control is short");
             $told{dirs} .= "id\t$dir\t" . unpack('Q', $control) . "\n";
         }
-        if (!opendir my $listing, $dir) { absent() or odd("$dir: $!") }
-        elsif (grep { !/^(?:\.\.?|lost\+found)$/ } readdir $listing) { $told{entries} .= "$dir\n" }
+        $told{entries} .= "$dir\n" if grep { $_ ne 'lost+found' } entries($dir);
     }
     replaced($_, $all->('dir')) for $all->('postgres');
     for ($all->('disk')) {
@@ -331,6 +361,7 @@ sub look {
         $told{http} .= "$code\t$_->{what}\t\n";
     }
     if ($units) {
+        $units->{whole}->($units) or odd('systemd: cut off');
         my @blocks;
         for my $name ($all->('unit')) {
             my $of = $units->{values}{$name};
@@ -344,6 +375,7 @@ sub look {
             odd("$path differs") if $stat{$path} ne $digest && $stat{$path} ne '-';
             $told{sums} .= $line;
         }
+        undef $summing;
         close $sums or odd('sha256sum failed');
     }
     $told{end} = now() . "\n";
@@ -359,7 +391,11 @@ while (1) {
         push @{ $ask{$what} }, \@values;
     }
     exit if !defined $end;
+    # Ended by it, this process lets its reader know at once.
+    undef $summing;
+    alarm $AT_MOST;
     my $told = eval { look(\%ask) };
+    alarm 0;
     if ($told) {
         my @names = sort keys %$told;
         print join '', "\@\@probe 1\n", (map { length($told->{$_}) . " $_\n" } @names), "\@\@data\n",

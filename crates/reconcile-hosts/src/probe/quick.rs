@@ -14,7 +14,8 @@ use crate::{
 const PROGRAM: &str = include_str!("quick.pl");
 /// Takes the program from the input, so that it is in no argument and in no file there.
 const LOADER: &str = r#"$| = 1; print "$ARGV[0]\n";
-my $text = do { local $/ = "\0"; <STDIN> } // exit; chop $text; eval $text; die $@ if $@"#;
+my $text = do { local $/ = "\0"; <STDIN> } // exit;
+chop($text) eq "\0" or exit; eval $text; die $@ if $@"#;
 
 /// What starts the loader, which prints `end`.
 pub(crate) fn start(end: &str) -> String {

@@ -248,6 +248,23 @@ async fn what_is_not_as_it_should_be_is_left_to_the_script() {
     assert!(world.odd(&same).await.ends_with("absent differs"));
     fs::remove_file(world.path("absent")).unwrap();
 
+    // What is wanted whole is not wanted without end; and a file that cannot be read is not empty.
+    fs::write(world.path("record"), "x".repeat(64 * 1024 + 1)).unwrap();
+    assert!(world.odd(&same).await.ends_with("record is long"));
+    fs::remove_file(world.path("record")).unwrap();
+    let record = world.request.files[2].path.clone();
+    world.request.files[2].path = "/proc/self/mem".to_owned();
+    assert!(world.odd(&same).await.contains("/proc/self/mem: Input/output error"));
+    world.request.files[2].path = record;
+    let many = world.path("many");
+    fs::create_dir(&many).unwrap();
+    for number in 0..=10_000 {
+        fs::write(many.join(number.to_string()), "").unwrap();
+    }
+    world.request.data_dirs.insert(many.to_str().unwrap().to_owned());
+    assert!(world.odd(&same).await.ends_with("has many entries"));
+    world.request.data_dirs.remove(many.to_str().unwrap());
+
     fs::write(world.path("data/global/pg_control"), "short").unwrap();
     assert!(world.odd(&same).await.ends_with("is short"));
     fs::write(world.path("data/global/pg_control"), "long enough").unwrap();
