@@ -12,7 +12,7 @@ pub use maintenance::Maintenance;
 pub use topology::Leaving;
 
 use crate::{
-    desired::Desired,
+    desired::{Desired, patroni::UNIT as PATRONI},
     model::{
         ArchiverFact, HostFacts, HostName, LocalSwarmState, ObjectId, Observation, Observed,
         PatroniRole,
@@ -462,7 +462,21 @@ fn etcd_word(facts: &HostFacts) -> &'static str {
     }
 }
 
+/// That Patroni does not run, where its unit says so: its own last words, or their lack, do not.
+fn stopped(facts: &HostFacts) -> Option<&'static str> {
+    match facts.units.get(PATRONI)?.active.as_str() {
+        "inactive" => Some("Patroni is stopped"),
+        "failed" => Some("Patroni has failed"),
+        _ => None,
+    }
+}
+
 fn fill_database(row: &mut HostStatus, facts: &HostFacts) {
+    if let Some(state) = stopped(facts) {
+        "down".clone_into(&mut row.role);
+        state.clone_into(&mut row.state);
+        return;
+    }
     match &facts.patroni {
         Observation::Known(Some(patroni)) => {
             let role = match patroni.role {

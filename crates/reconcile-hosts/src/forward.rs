@@ -116,6 +116,10 @@ where
 fn refused(reason: &ChannelOpenFailure, option: &str) -> Fault {
     match reason {
         ChannelOpenFailure::ConnectFailed if option == "MaxSessions" => Fault::later(NO_ROOM),
+        // A socket may also be somebody else's; a port is open to all.
+        ChannelOpenFailure::ConnectFailed if option == "AllowTcpForwarding" => {
+            Fault::later("nothing accepts the connection there")
+        }
         ChannelOpenFailure::ConnectFailed => {
             Fault::later("nothing accepts the connection there, or the login user may not open it")
         }
@@ -321,5 +325,21 @@ impl Unread {
                 self.chunks.pop_front();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_closed_is_no_matter_of_permission() {
+        let failed = |option| refused(&ChannelOpenFailure::ConnectFailed, option).cause;
+        assert_eq!(failed("AllowTcpForwarding"), "nothing accepts the connection there");
+        assert!(failed("AllowStreamLocalForwarding").contains("the login user may not open it"));
+        assert_eq!(failed("MaxSessions"), NO_ROOM);
+        let forbidden =
+            refused(&ChannelOpenFailure::AdministrativelyProhibited, "AllowTcpForwarding");
+        assert!(forbidden.cause.contains("sshd forbids it"), "{}", forbidden.cause);
     }
 }

@@ -227,7 +227,17 @@ pub(super) fn finish(
         return Err(HoldReason::OneAtATime(ObjectId::Postgresql(host.clone())));
     }
     if let Some(reason) = disputed(view, host) {
-        return Err(reason);
+        let starts = facts.patroni.present().is_some_and(|fact| fact.state == "starting");
+        return Err(match reason {
+            // It may wait for these very packages.
+            HoldReason::WaitsFor(ObjectId::PatroniMember(_)) if !starts => {
+                HoldReason::NeedsPerson(format!(
+                    "packages of the database are half installed, and {host} calls itself the primary without \
+                 leading: `dpkg --configure -a` there finishes them"
+                ))
+            }
+            other => other,
+        });
     }
     Ok(view.desired.patroni.members.get(host).map(|member| member.rest_url.clone()))
 }

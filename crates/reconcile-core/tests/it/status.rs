@@ -156,3 +156,27 @@ fn it_is_said_which_way_in_fails_and_which_serve() {
     assert_eq!(reason, "NotServing");
     assert!(message.starts_with("none of 3 ways in serves: write through"), "{message}");
 }
+
+#[test]
+fn a_member_whose_patroni_is_stopped_is_told_so() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let observed = World::converged(&desired).observe(&desired);
+    let shown = |active: &str, absent: bool| {
+        let mut observed = observed.clone();
+        let host = "node2".into();
+        let Some(Observation::Known(facts)) = observed.hosts.get_mut(&host) else { panic!() };
+        active.clone_into(&mut facts.units.get_mut("patroni.service").expect("its unit").active);
+        if absent {
+            facts.patroni = Observation::Known(None);
+        }
+        let status = status(&desired, &observed, &plan(&desired, &observed), None);
+        let row = status.hosts.into_iter().find(|row| row.name == host).expect("its row");
+        (row.role, row.state)
+    };
+    let down = |state: &str| ("down".to_owned(), state.to_owned());
+    assert_eq!(shown("inactive", true), down("Patroni is stopped"));
+    assert_eq!(shown("inactive", false), down("Patroni is stopped"), "whatever it said last");
+    assert_eq!(shown("failed", true), down("Patroni has failed"));
+    assert_eq!(shown("activating", true), down(""));
+    assert_eq!(shown("active", false).0, "replica");
+}

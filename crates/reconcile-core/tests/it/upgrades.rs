@@ -182,7 +182,9 @@ fn nothing_is_replaced_while_it_is_disputed_who_leads() {
         let mut case = half();
         fact(&mut case, "node2").role = PatroniRole::Primary;
         fact(&mut case, "node2").state = state.to_owned();
-        judged(case, "node2/packages: waits for node2/patroni");
+        let person = "node2/packages: needs a person: packages of the database are half installed";
+        let waits = "node2/packages: waits for node2/patroni";
+        judged(case, if state == "starting" { waits } else { person });
 
         let mut case = upgrading();
         fact(&mut case, "node2").role = PatroniRole::Primary;
@@ -197,4 +199,16 @@ fn nothing_is_replaced_while_it_is_disputed_who_leads() {
     let mut case = half();
     fact(&mut case, "node3").role = PatroniRole::Primary;
     judged(case, "node2/packages: needs a person: more than one member says");
+}
+
+#[test]
+fn what_is_half_installed_under_a_primary_that_does_not_run_names_its_remedy() {
+    let mut case = Case::of(three(), &World::converged(&three()));
+    fact(&mut case, "node1").state = "stopped".to_owned();
+    case.facts("node1").packages.get_mut("postgresql-15").unwrap().complete = false;
+    let plan = reconcile_core::plan::plan(&case.desired, &case.observed);
+    let held = plan.held.iter().find(|held| held.object.to_string() == "node1/packages").unwrap();
+    let told = held.reason.to_string();
+    assert!(told.contains("node1 calls itself the primary without leading"), "{told}");
+    assert!(told.contains("`dpkg --configure -a` there finishes them"), "{told}");
 }

@@ -194,10 +194,14 @@ pub(super) fn docker(
         return Observation::Known(None);
     }
     if !has_socket {
-        return Observation::unknown("Docker is installed but its engine does not run");
+        return Observation::unknown("Docker is installed there and does not run");
     }
     let info: Info = match json(&http(sections, "docker"), "the Docker engine") {
         Ok(info) => info,
+        // curl names a port of its own making.
+        Err(why) if why.contains("connect to docker port") || why.contains("connect to server") => {
+            return Observation::unknown("Docker does not run there: nobody answers at its socket");
+        }
         Err(why) => return Observation::unknown(why),
     };
     if let Some(error) = info.server_errors.first() {

@@ -347,6 +347,18 @@ fn docker_that_is_installed_but_silent_is_unknown() {
 }
 
 #[test]
+fn docker_that_is_stopped_is_told_in_words() {
+    let refused =
+        "000\tdocker\tFailed to connect to docker port 80 after 0 ms: Couldn't connect to server\n";
+    let answer = edit(PRIMARY, |name, body| {
+        Some(if name == "http" { refused.as_bytes().to_vec() } else { body.to_vec() })
+    });
+    let facts = facts(&answer, "198.51.100.11");
+    let told = facts.docker.reason().expect("it may be in a Swarm");
+    assert_eq!(told, "Docker does not run there: nobody answers at its socket");
+}
+
+#[test]
 fn the_last_word_in_the_manifest_counts_and_half_a_line_does_not() {
     let text = "cluster shop\nclaim file /etc/a\nclaim file /etc/b 12ab\nrelease file /etc/a\n\
                 claim nonsense x\n\nclaim swarm swarm\nclaim data-dir /var/lib/pg";
