@@ -38,4 +38,5 @@ mod t53_calm;
 mod t54_git;
 mod t55_git_hosts;
 mod t56_operator_service;
+mod t57_frozen;
 mod t60_topology;

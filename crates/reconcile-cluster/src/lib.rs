@@ -7,6 +7,7 @@
 mod admin;
 mod etcd;
 mod http;
+mod knock;
 mod session;
 mod verify;
 
@@ -14,4 +15,5 @@ pub use admin::Console;
 pub use etcd::{KeyEvents, watch_keys};
 pub use http::{Endpoint, Login, exchange, servers_up};
 pub use hyper::{Method, StatusCode};
+pub use knock::{answers_http, answers_postgresql};
 pub use verify::verify;

@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use reconcile_core::verify::{Front, Proof, VerifyReport, VerifyRequest, Way};
 use reconcile_dial::Dialer;
 use tokio::time::{Instant, sleep};
@@ -25,20 +25,23 @@ pub async fn verify(dialer: &dyn Dialer, request: &VerifyRequest) -> VerifyRepor
     VerifyReport { proofs: proofs.into_iter().flatten().collect() }
 }
 
-/// The write comes first: with `commit` the read is to find its row.
+/// With `commit` the write comes first: the read is to find its row.
 async fn prove(dialer: &dyn Dialer, request: &VerifyRequest, front: &Front) -> Vec<Proof> {
     let deed = if request.commit { "commit" } else { "write" };
     let settle = if request.commit { SETTLE } else { Duration::ZERO };
-    let write =
-        proof(deed, Way::Write, front, persist(settle, || write(dialer, request, front))).await;
-    let written = write.holds;
-    let mut proofs = vec![write];
-    if let Some(port) = front.read_port {
-        let read =
-            proof("read", Way::Read, front, read(dialer, request, front, port, written)).await;
-        proofs.push(read);
+    let write = proof(deed, Way::Write, front, persist(settle, || write(dialer, request, front)));
+    let Some(port) = front.read_port else { return vec![write.await] };
+    let read = async |written| {
+        proof("read", Way::Read, front, read(dialer, request, front, port, written)).await
+    };
+    if request.commit {
+        let write = write.await;
+        let read = read(write.holds).await;
+        return vec![write, read];
     }
-    proofs
+    // Where nothing answers each waits to its end.
+    let (write, read) = join(write, read(false)).await;
+    vec![write, read]
 }
 
 async fn proof(

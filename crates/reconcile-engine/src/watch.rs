@@ -24,6 +24,7 @@ use crate::{
     events::{Event, Listener},
     execute::Execution,
     pass::run,
+    proofs::Proofs,
 };
 
 /// Least time between a pass and one that a trigger asks for.
@@ -88,6 +89,16 @@ pub trait Prove<F>: Send + Sync {
         observed: &reconcile_core::model::Observed,
         commit: bool,
     ) -> impl Future<Output = VerifyReport> + Send;
+
+    /// Whether what clients come through answers at all: so cheap that every pass can ask. False asks
+    /// for a proof, which tells what is wrong.
+    fn answers(
+        &self,
+        _: &Current<F>,
+        _: &reconcile_core::model::Observed,
+    ) -> impl Future<Output = bool> + Send {
+        async { true }
+    }
 }
 
 /// What the source told while something was under way, to be taken after it.
@@ -246,47 +257,19 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             continue;
         }
         let converged = pass.plan.is_converged();
+        proofs.saw(&pass.plan.observed_digest, prover.answers(current, &pass.observed)).await;
         if proofs.due(converged, begun, rhythm) {
             let commit = converged && proofs.wrote;
             listener.hear(&Event::Verifying);
+            let asked = Instant::now();
             let proof = prover.prove(current, &pass.observed, commit);
             let proof = meanwhile(proof, source, &generation, &turn, &mut poll, listener);
             let report;
             (report, ahead) = proof.await;
             listener.hear(&Event::Verified(&report));
-            proofs.made(converged && report.holds());
+            proofs.made(converged, &report, asked.elapsed(), rhythm);
         }
-        due = next_look(rhythm, &aside, &execution, again);
-    }
-}
-
-/// The proofs of service so far, and what was done since one held.
-#[derive(Default)]
-struct Proofs {
-    last: Option<Instant>,
-    changed: bool,
-    /// It was more than to wait: the next proof commits a row. What was only waited for leaves no trace.
-    wrote: bool,
-}
-
-impl Proofs {
-    fn note(&mut self, execution: &Execution) {
-        self.changed |= execution.done() > 0;
-        self.wrote |= execution.wrote;
-    }
-
-    /// Whether clients are served does not depend on what is held, or fails: only the proof that
-    /// follows a change waits for its end.
-    fn due(&self, converged: bool, begun: Instant, rhythm: Rhythm) -> bool {
-        converged && (self.changed || self.last.is_none())
-            || self.last.unwrap_or(begun).elapsed() >= rhythm.prove_every
-    }
-
-    fn made(&mut self, holds: bool) {
-        self.last = Some(Instant::now());
-        if holds {
-            (self.changed, self.wrote) = (false, false);
-        }
+        due = proofs.sooner(next_look(rhythm, &aside, &execution, again));
     }
 }
 

@@ -138,10 +138,10 @@ function problems() {
   if (doc.passes.refused) add('bad', 'plan', 'was refused: ' + doc.passes.refused);
   for (const host of doc.hosts) {
     if (host.unreachable) { add('bad', host.name, 'does not answer: ' + host.unreachable); continue; }
-    const parts = [['etcd', etcdLevel(host.etcd), host.etcd], ['PostgreSQL', databaseLevel(host), host.role === 'replica' ? host.state : host.role], ['Swarm', swarmLevel(host.swarm), host.swarm]];
+    const parts = [['etcd', etcdLevel(host.etcd), host.etcd], ['PostgreSQL', databaseLevel(host), host.role === 'replica' || /^Patroni /.test(host.state) ? host.state : host.role], ['Swarm', swarmLevel(host.swarm), host.swarm]];
     for (const level of ['bad', 'warn', 'doubt']) {
       const such = parts.filter(part => part[1] === level);
-      if (such.length) add(level, host.name, such.map(([part, , word]) => part + ' is ' + word).join(', '));
+      if (such.length) add(level, host.name, such.map(([part, , word]) => /^Patroni /.test(word) ? word : part + ' is ' + word).join(', '));
     }
   }
   // What is missing where a server does not answer is said by the server.
@@ -180,6 +180,7 @@ function headline(found) {
   const ended = steps.filter(step => /done|failed|skipped/.test(step.progress.state)).length;
   const work = steps.length && ended < steps.length;
   const doing = running.map(step => step.verb + ' ' + step.object).slice(0, 3).join(', ') + (running.length > 3 ? ', …' : '');
+  const proven = doc.proof && !doc.proof.outdated && doc.proof.at;
   const worst = found.length ? found[0].level : 'good';
   if (!doc.observedAt) return { level: 'none', text: 'Waiting for the first pass', sub: doc.source.refused ? 'The desired state is not taken: ' + doc.source.refused.reason : '' };
   if (work && settingUp()) return { level: 'work', text: 'Setting up: ' + ended + ' of ' + steps.length + ' steps', sub: doing };
@@ -187,11 +188,11 @@ function headline(found) {
     const first = found[0];
     const more = found.length > 1 ? ', and ' + (found.length - 1) + ' more' : '';
     const sub = work ? 'Working: ' + ended + ' of ' + steps.length + ' steps' + (doing ? ', now ' + doing : '') : '';
-    return { level: worst, text: first.where + ': ' + first.what + more, sub };
+    return { level: worst, text: first.where + ': ' + first.what + more, sub, proven: proven && !doc.proof.holds && proven };
   }
   if (work) return { level: 'work', text: 'Working: ' + ended + ' of ' + steps.length + ' steps', sub: doing };
   if (steps.length) return { level: 'work', text: 'Looking whether anything is left', sub: '' };
-  if (ready && ready.status === 'True') return { level: 'good', text: 'All is well', sub: ready.message };
+  if (ready && ready.status === 'True') return { level: 'good', text: 'All is well', sub: ready.message, proven };
   if (ready && ready.status === 'False') return { level: 'warn', text: ready.message, sub: ready.reason };
   return { level: 'doubt', text: 'As desired; service not proven yet', sub: '' };
 }
@@ -377,7 +378,7 @@ function draw() {
   $('headline').dataset.level = head.level;
   $('headline-mark').replaceChildren(shape(head.level));
   setText('headline-text', head.text);
-  setText('headline-sub', head.sub);
+  $('headline-sub').replaceChildren(head.sub, ...(head.proven ? [since(head.proven, head.sub ? ', proven ' : 'proven ')] : []));
   document.title = MARK[head.level] + ' ' + doc.cluster + ': ' + head.text;
   const colour = { good: '%231a6b43', warn: '%23b87400', bad: '%23c62a20', doubt: '%2355578a', work: '%231d4f84' }[head.level] || '%23777';
   $('icon').href = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><circle cx='8' cy='8' r='7' fill='" + colour + "'/></svg>";

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use reconcile_cluster::{Endpoint, KeyEvents, watch_keys};
+use reconcile_cluster::{Endpoint, KeyEvents, answers_http, answers_postgresql, watch_keys};
 use reconcile_core::{
     action::{Action, PatroniAction},
     desired::{
@@ -13,7 +13,7 @@ use reconcile_core::{
     model::{HostFacts, HostName, PauseNote, SecretText, SwarmFacts},
     ports::{EffectError, Fleet, GUARD, Retry, Switching},
     probe::{ProbeRequest, SwarmRequest},
-    verify::{VerifyReport, VerifyRequest},
+    verify::{Front, VerifyReport, VerifyRequest},
 };
 use reconcile_engine::switchover::RESTART;
 use reconcile_hosts::{
@@ -208,6 +208,29 @@ impl RealFleet {
     /// Effects from here on are refused by servers that know a newer holder of the lease.
     pub(crate) fn carry(&self, claimant: &Claimant) {
         self.ssh.carry(&self.cluster, claimant);
+    }
+
+    /// What of a node gives no sign of life: its router, its poolers, or its way in with the pooler behind it.
+    pub(crate) async fn silent(&self, front: &Front, spec: &ClusterSpec) -> Vec<String> {
+        let at = |port| Endpoint { host: front.host.clone(), address: front.address.clone(), port };
+        let router = at(spec.haproxy.router_ports.health);
+        let (write, read) = (at(spec.pgbouncer.ports.write), at(spec.pgbouncer.ports.read));
+        let way = at(front.write_port);
+        let dialer = self.ssh.as_ref();
+        let lives = futures::join!(
+            answers_http(dialer, &router, "/health"),
+            answers_postgresql(dialer, &write),
+            answers_postgresql(dialer, &read),
+            answers_postgresql(dialer, &way),
+        );
+        let parts = [
+            ("router", &router, lives.0),
+            ("pooler for writes", &write, lives.1),
+            ("pooler for reads", &read, lives.2),
+            (front.through.as_str(), &way, lives.3),
+        ];
+        let silent = parts.into_iter().filter(|(_, _, lives)| !lives);
+        silent.map(|(name, at, _)| format!("{name} (port {})", at.port)).collect()
     }
 
     /// What changes on a server that a probe with `request` would look at.

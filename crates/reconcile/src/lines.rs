@@ -38,6 +38,8 @@ struct Told {
     holds: holds::Holds,
     /// How far the cluster was said to serve, and what fails.
     serves: Option<(Serves, BTreeSet<String>)>,
+    /// When all was proven to serve.
+    served: Option<Instant>,
     /// The pause that was said to be in force.
     paused: Option<PauseNote>,
     /// What was said to be waited for.
@@ -82,6 +84,10 @@ impl Told {
     fn proof(&mut self, report: &VerifyReport) -> Vec<String> {
         let fails = report.proofs.iter().filter(|proof| !proof.holds);
         let now = (report.serves(), fails.clone().map(Proof::about).collect());
+        let age = self.served.map(|served| served.elapsed().as_secs());
+        if now.0 == Serves::Wholly {
+            self.served = Some(Instant::now());
+        }
         if self.serves.as_ref() == Some(&now) {
             return Vec::new();
         }
@@ -91,6 +97,9 @@ impl Told {
             Serves::Partly => format!("the cluster serves in part: {}", report.told()),
             Serves::Not => format!("the cluster does not serve: {}", report.told()),
         }];
+        if let Some(age) = age.filter(|_| now.0 != Serves::Wholly) {
+            lines[0].push_str(&format!("; all was proven to serve {age} s ago"));
+        }
         let known = self.serves.replace(now).map(|(_, fails)| fails).unwrap_or_default();
         let news = fails.filter(|proof| !known.contains(&proof.about()));
         let news = news.map(|proof| format!("FAIL  {}: {}", proof.what, proof.detail));

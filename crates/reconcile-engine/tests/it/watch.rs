@@ -1,17 +1,21 @@
 //! The watch: a trigger makes a pass, a step that keeps failing slows down nothing else, and events
 //! without end make no tries without pause; what waits or fails neither deafens nor blocks it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use reconcile_core::{
     action::{Action, HostAction},
     model::{ClaimKind, HostFacts, HostName, Observed, PauseNote, SwarmFacts},
     ports::{EffectError, Fleet, Retry},
     probe::{ProbeRequest, SwarmRequest},
-    verify::{VerifyReport, VerifyRequest},
+    verify::{Proof, VerifyReport, VerifyRequest},
 };
 use reconcile_engine::watch::{Current, Prove, Refresh, Rhythm, Source, watch};
-use reconcile_sim::{SimFleet, World, fixture};
+use reconcile_sim::{Reach, SimFleet, World, fixture};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -315,4 +319,105 @@ async fn service_is_proven_on_the_timer_while_something_fails() {
         assert!((10..=11).contains(&asked.len()), "{} proofs in ten minutes", asked.len());
         assert!(!asked.contains(&true), "nothing was changed");
     }
+}
+
+/// A way in that can freeze: a proof sees it, and so does whoever asks whether it answers. Notes when it
+/// was proven, since the first.
+#[derive(Default)]
+struct Way {
+    frozen: AtomicBool,
+    /// It does not answer, and serves all the same.
+    mute: AtomicBool,
+    proven: std::sync::Mutex<Vec<Instant>>,
+    asked: AtomicUsize,
+}
+
+impl<F: Sync> Prove<F> for Way {
+    async fn prove(&self, _: &Current<F>, _: &Observed, _: bool) -> VerifyReport {
+        self.proven.lock().unwrap().push(Instant::now());
+        let holds = !self.frozen.load(Ordering::Relaxed);
+        if !holds {
+            rest(1_000).await;
+        }
+        let (what, detail) = ("write".to_owned(), String::new());
+        let proof = Proof { what, host: None, way: None, holds, millis: 0, detail };
+        VerifyReport { proofs: vec![proof] }
+    }
+
+    async fn answers(&self, _: &Current<F>, _: &Observed) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        !self.frozen.load(Ordering::Relaxed) && !self.mute.load(Ordering::Relaxed)
+    }
+}
+
+impl Way {
+    /// Proofs after a moment, in seconds from it.
+    fn since(&self, from: Instant) -> Vec<u64> {
+        let proven = self.proven.lock().unwrap();
+        let after = proven.iter().filter(|at| **at >= from);
+        after.map(|at| (*at - from).as_secs()).collect()
+    }
+}
+
+const TEN: Rhythm = Rhythm { interval: Duration::from_secs(10), ..RHYTHM };
+
+#[tokio::test(start_paused = true)]
+async fn what_gives_no_answer_is_proven_soon_and_again_until_it_serves() {
+    let way = Way::default();
+    watched_by(None, NODE3, TEN, &way, async |_, _| {
+        rest(125_000).await;
+        assert_eq!(way.proven.lock().unwrap().len(), 3, "nothing happens: once a minute");
+        assert!(way.asked.load(Ordering::Relaxed) <= 13, "and it is asked in each look at most");
+        let froze = Instant::now();
+        way.frozen.store(true, Ordering::Relaxed);
+        rest(100_000).await;
+        let proofs = way.since(froze);
+        assert!(proofs[0] <= 10, "{proofs:?}");
+        assert!((5..=7).contains(&proofs.len()), "less and less often: {proofs:?}");
+        let thawed = Instant::now();
+        way.frozen.store(false, Ordering::Relaxed);
+        rest(60_000).await;
+        let proofs = way.since(thawed);
+        assert!(proofs[0] <= 11 && proofs.len() <= 2, "it answers again: {proofs:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_serves_without_an_answer_is_not_proven_over_and_over() {
+    let way = Way::default();
+    way.mute.store(true, Ordering::Relaxed);
+    watched_by(None, NODE3, TEN, &way, async |_, _| rest(601_000).await).await;
+    let proofs = way.proven.lock().unwrap().len();
+    assert!((11..=16).contains(&proofs), "{proofs} in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_seen_to_change_is_proven_soon_and_a_storm_of_it_now_and_then() {
+    let way = Way::default();
+    let refuses = || Reach::Refuses("connection refused".to_owned());
+    watched_by(None, NODE3, TEN, &way, async |fleet, dirty| {
+        rest(30_000).await;
+        let lost = Instant::now();
+        fleet.change(|world| world.server_mut("node2").reach = refuses());
+        dirty.send(()).await.unwrap();
+        rest(3_000).await;
+        assert_eq!(way.since(lost).len(), 1, "a server is lost");
+        rest(20_000).await;
+        assert_eq!(way.since(lost).len(), 1, "and nothing new");
+        fleet.change(|world| world.server_mut("node2").reach = Reach::Answers);
+        dirty.send(()).await.unwrap();
+        rest(3_000).await;
+        assert_eq!(way.since(lost).len(), 2, "it is back");
+        let storm = Instant::now();
+        for round in 0..60 {
+            let reach = if round % 2 == 0 { refuses() } else { Reach::Answers };
+            fleet.change(|world| world.server_mut("node2").reach = reach);
+            dirty.send(()).await.unwrap();
+            rest(1_000).await;
+        }
+        let proofs = way.since(storm);
+        assert!((6..=13).contains(&proofs.len()), "{proofs:?}");
+    })
+    .await;
 }

@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::{join, join_all};
 use reconcile_core::{
     desired::{Desired, Secrets, desired},
-    model::Observed,
+    model::{Observed, SecretText},
     plan::{counted, verify_request},
+    poolers::stopped,
     ports::Fleet as _,
-    verify::{VerifyReport, observed_proofs},
+    verify::{Proof, VerifyReport, observed_proofs},
 };
 use reconcile_engine::{
     Converged, Event, Journal, Leased, Listener, PassError, converge, lease::Wait, look,
@@ -103,11 +105,8 @@ pub(super) async fn resume_what_was_left(
 
 /// Proves service end to end.
 pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool) -> VerifyReport {
-    let password = prepared
-        .secrets
-        .get(RECONCILE_PROBE)
-        .cloned()
-        .unwrap_or_else(|| reconcile_core::model::SecretText::new(""));
+    let password =
+        prepared.secrets.get(RECONCILE_PROBE).cloned().unwrap_or_else(|| SecretText::new(""));
     let token = format!(
         "{:x}",
         std::time::SystemTime::now()
@@ -116,8 +115,42 @@ pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool
     );
     let request = verify_request(&prepared.spec, observed, password, commit, token);
     let mut report = VerifyReport { proofs: observed_proofs(&prepared.desired, observed) };
-    report.proofs.extend(prepared.fleet.verify(&request).await.proofs);
+    if commit {
+        // What was just changed has come up when its ways in serve.
+        report.proofs.extend(prepared.fleet.verify(&request).await.proofs);
+        report.proofs.extend(signs(prepared, observed).await);
+    } else {
+        let (ways, signs) = join(prepared.fleet.verify(&request), signs(prepared, observed)).await;
+        report.proofs.extend(ways.proofs.into_iter().chain(signs));
+    }
     report
+}
+
+/// Whether each node's way in, poolers and router give a sign of life. A way in passes by a dead router or pooler
+/// of its own node, whose clients it had still wait in it. Where a pooler does not run nobody is asked.
+pub(super) async fn signs(prepared: &Prepared, observed: &Observed) -> Vec<Proof> {
+    let request =
+        verify_request(&prepared.spec, observed, SecretText::new(""), false, String::new());
+    let runs = request.fronts.iter();
+    let runs = runs.filter(|front| !stopped(&prepared.desired, observed, &front.host));
+    let spec = &prepared.spec;
+    join_all(runs.map(async |front| {
+        let began = Instant::now();
+        let silent = prepared.fleet.silent(front, spec).await;
+        Proof {
+            what: format!("signs of life on {}", front.host),
+            host: Some(front.host.clone()),
+            way: None,
+            holds: silent.is_empty(),
+            millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            detail: if silent.is_empty() {
+                "its way in, poolers and router answer".to_owned()
+            } else {
+                format!("{}: no answer; stopped or frozen?", silent.join(", "))
+            },
+        }
+    }))
+    .await
 }
 
 /// Converges under the lease; where nothing is to be done, without. None: somebody else holds it.

@@ -12,7 +12,7 @@ use reconcile_engine::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::converge::{Prepared, prepare, prove, resume_what_was_left};
+use super::converge::{Prepared, prepare, prove, resume_what_was_left, signs};
 use crate::{
     cli::Cli,
     failure::{Failure, Outcome},
@@ -183,5 +183,9 @@ impl Prove<Leased<Watched>> for Prover {
         commit: bool,
     ) -> VerifyReport {
         prove(&current.fleet.fleet.0, observed, commit).await
+    }
+
+    async fn answers(&self, current: &Current<Leased<Watched>>, observed: &Observed) -> bool {
+        signs(&current.fleet.fleet.0, observed).await.iter().all(|sign| sign.holds)
     }
 }
