@@ -306,7 +306,10 @@ sub look {
         $summing = open $sums, '-|', 'sha256sum', '--', @regular or odd("sha256sum: $!");
     }
 
-    my @transfers = map { transfer(@$_) } @{ $ask->{http} // [] };
+    # Patroni answers /config from what it read last, up to a turn of its loop ago, and reads anew for
+    # /cluster: asked side by side, a change that has just been told of is not seen.
+    my $late = sub { $_[0][0] eq 'patroni-config' };
+    my @transfers = map { transfer(@$_) } grep { !$late->($_) } @{ $ask->{http} // [] };
     my $units = $ask->{unit} ? units($all->('unit')) : undef;
     if ($ask->{docker}) {
         -S '/var/run/docker.sock' or odd('Docker has no socket');
@@ -355,6 +358,9 @@ sub look {
     @told{ 'manifest', 'manifest.rc' } = ($manifest, "0\n") if defined $manifest;
 
     converse($until, @transfers, $units ? $units : ());
+    my @after = map { transfer(@$_) } grep { $late->($_) } @{ $ask->{http} // [] };
+    converse($until, @after);
+    push @transfers, @after;
     for (@transfers) {
         my ($code, $body) = answered($_);
         $told{ $_->{what} } = $body;

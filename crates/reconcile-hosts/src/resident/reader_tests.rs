@@ -8,6 +8,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use reconcile_core::{model::sha256_hex, probe::ProbeFile};
@@ -208,6 +209,35 @@ async fn it_tells_what_the_script_tells() {
         .filter(|n| quick.bytes(n).is_some())
         .collect();
     assert!(only_there.is_empty(), "{only_there:?}");
+}
+
+/// Patroni tells of its configuration what it read last, and reads anew for `/cluster`.
+#[tokio::test]
+async fn patronis_configuration_is_the_one_that_is_in_force_now() {
+    static READ: AtomicBool = AtomicBool::new(false);
+    fn patroni(request: &str) -> String {
+        match request {
+            "GET /cluster" => {
+                std::thread::sleep(Duration::from_millis(200));
+                READ.store(true, Ordering::SeqCst);
+                said("{}")
+            }
+            "GET /config" if READ.load(Ordering::SeqCst) => said("{\"loop_wait\":7}"),
+            "GET /config" => said("{\"loop_wait\":5}"),
+            _ => well(request),
+        }
+    }
+    let mut world = World::new();
+    world.request.patroni = Some(service(patroni));
+    for _ in 0..50 {
+        let marks = marks(&world.script().await);
+        READ.store(false, Ordering::SeqCst);
+        if let Quick::Told(_, sections) = look(None, &Local, &world.request, &marks).await {
+            assert_eq!(sections.text("patroni-config"), "{\"loop_wait\":7}");
+            return;
+        }
+    }
+    panic!("sockets come and go all the time");
 }
 
 #[tokio::test]
