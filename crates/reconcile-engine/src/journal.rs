@@ -95,7 +95,11 @@ impl<'a> Journal<'a> {
     /// ours to end. Only for who holds the lease, before that it may be under way.
     pub fn catch_up(&self) -> Result<(), JournalError> {
         if let Some(folder) = self.path.parent() {
-            self.owe(open_switchover(&read_all(folder)?.entries));
+            let noted = open_switchover(&read_all(folder)?.entries);
+            // What could not be written is known to this process only.
+            if noted.is_some() || self.failure().is_none() {
+                self.owe(noted);
+            }
         }
         Ok(())
     }

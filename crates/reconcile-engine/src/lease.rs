@@ -214,8 +214,9 @@ pub async fn win<V: Voters>(
     let candidate = candidate.into();
     let end = wait.patience().map(|patience| Instant::now() + patience);
     let mut told = None;
+    let mut taking_over = None;
     loop {
-        let error = match attempt(port, candidate, wait).await {
+        let error = match attempt(port, candidate, wait, &mut taking_over).await {
             Ok(held) => return Ok(held),
             Err(error) => error,
         };
@@ -239,15 +240,18 @@ pub async fn win<V: Voters>(
     }
 }
 
-/// One round: look, then claim with a token above all that were seen.
+/// One round: look, then claim with a token above all that were seen. `taking_over`: until when only
+/// all voters together can give what some gave in the place of one that is gone.
 async fn attempt<V: Voters>(
     port: &V,
     candidate: Candidate<'_>,
     wait: Wait,
+    taking_over: &mut Option<Instant>,
 ) -> Result<Arc<Held>, LeaseError> {
     let holder = candidate.holder;
     let all = port.voters();
-    let mut needed = all.len() / 2 + 1;
+    let some = taking_over.is_some_and(|until| Instant::now() < until);
+    let mut needed = if some { all.len() } else { all.len() / 2 + 1 };
     let votes = ballot(port, &all, &Ballot::Look).await;
     let known: Vec<&Vote> = votes.iter().filter_map(|vote| vote.as_ref().ok()).collect();
     if known.len() < needed {
@@ -285,8 +289,12 @@ async fn attempt<V: Voters>(
     let claimant = Claimant { token, holder: holder.to_owned() };
     let asked = Instant::now();
     let by = claimant.clone();
-    let claim = gone
-        .map_or_else(|| Ballot::Claim(by.clone()), |of| Ballot::TakeOver { by: by.clone(), of });
+    let claim = if let Some(of) = gone {
+        *taking_over = Some(Instant::now() + TTL + MARGIN);
+        Ballot::TakeOver { by, of }
+    } else {
+        Ballot::Claim(by)
+    };
     let votes = ballot(port, &all, &claim).await;
     let granted =
         votes.iter().filter(|vote| matches!(vote, Ok(Vote { granted: true, .. }))).count();
@@ -298,8 +306,11 @@ async fn attempt<V: Voters>(
         let (lost, asked) = (CancellationToken::new(), CancellationToken::new());
         return Ok(Arc::new(Held { claimant, until, lost, asked, give_back: Mutex::default() }));
     }
-    // What was granted must not keep others waiting.
-    ballot(port, &all, &Ballot::Release(claimant)).await;
+    // What was granted must not keep others waiting; but what was granted in the place of one that is
+    // gone stands for the time that everybody else would have had to wait for its end.
+    if matches!(claim, Ballot::Claim(_)) && !some {
+        ballot(port, &all, &Ballot::Release(claimant)).await;
+    }
     let other = votes.iter().filter_map(|vote| vote.as_ref().ok()).find(|vote| !vote.granted);
     Err(match other {
         Some(vote) => LeaseError::Taken { holder: vote.holder.clone() },

@@ -5,6 +5,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use reconcile_core::model::sha256_hex;
@@ -61,12 +62,31 @@ impl Lock {
     }
 }
 
+/// File systems whose locks this kernel alone keeps: of others a server may lose them while their
+/// holder lives.
+const LOCAL: [&str; 8] = ["ext4", "ext3", "ext2", "xfs", "tmpfs", "overlay", "f2fs", "zfs"];
+
+/// Whether a lock on a file of the device is kept by this kernel alone.
+fn local(device: u64, mounts: &str) -> bool {
+    // The C library's makedev: 12 bits, 8 bits, 12 bits, and more above.
+    let major = (device >> 8) & 0xfff | (device >> 32) & !0xfff;
+    let minor = device & 0xff | (device >> 12) & !0xff;
+    let wanted = format!("{major}:{minor}");
+    let mut kinds = mounts.lines().filter_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        (place.split(' ').nth(2) == Some(wanted.as_str())).then(|| kind.split(' ').next())?
+    });
+    kinds.next().is_some_and(|kind| LOCAL.contains(&kind))
+}
+
 /// A file is one by its device and number as long as this kernel runs, as a lock on it is one.
 fn mark_of(file: &File) -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let about = file.metadata().ok()?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let text = format!("{} {} {}", boot.trim(), about.dev(), about.ino());
-    (!boot.trim().is_empty()).then(|| sha256_hex(text.as_bytes())[..16].to_owned())
+    (local(about.dev(), &mounts) && !boot.trim().is_empty())
+        .then(|| sha256_hex(text.as_bytes())[..16].to_owned())
 }
 
 /// Whether a process on this machine holds the lock of a cluster.
@@ -109,12 +129,41 @@ fn try_lock(folder: &Path, name: &str) -> Result<Option<Lock>, Failure> {
         .write(true)
         .open(&path)
         .map_err(|error| Failure::from_error(attempt(), &error))?;
-    match file.try_lock() {
+    let mut tries = 0;
+    let taken = loop {
+        match file.try_lock() {
+            // One that looks whether we live holds it for a moment.
+            Err(TryLockError::WouldBlock) if tries < 10 => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            taken => break taken,
+        }
+    };
+    match taken {
         Ok(()) => {
             let mark = mark_of(&file);
             Ok(Some(Lock { _file: file, folder: folder.to_owned(), mark }))
         }
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(Failure::from_error(attempt(), &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_this_kernel_locks_alone_tells_who_is_gone() {
+        let mounts = "22 1 254:1 / / rw,noatime shared:1 - ext4 /dev/vda1 rw\n\
+                      36 22 0:50 / /home rw shared:7 master:2 - nfs4 server:/home rw\n\
+                      40 22 259:300 / /data rw - xfs /dev/nvme0n1p300 rw\n";
+        assert!(local(254 << 8 | 1, mounts));
+        assert!(local(259 << 8 | 0x2c | 0x100 << 12, mounts));
+        assert!(!local(50, mounts), "a server may lose it");
+        assert!(!local(51, mounts), "not known");
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(lock(folder.path()).expect("a lock").mark().is_some(), "here");
     }
 }

@@ -21,11 +21,13 @@ use tokio_util::sync::CancellationToken;
 struct Room {
     began: Instant,
     voters: [(Mutex<Voter>, AtomicBool); 3],
+    /// The last voter hears nothing more from the first word on that is no look.
+    cut: AtomicBool,
 }
 
 impl Room {
     fn new() -> Self {
-        Self { began: Instant::now(), voters: Default::default() }
+        Self { began: Instant::now(), voters: Default::default(), cut: AtomicBool::new(false) }
     }
     fn ask(&self, voter: usize, ballot: &Ballot) -> Vote {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap();
@@ -42,6 +44,9 @@ impl Voters for Room {
     }
     async fn vote(&self, voter: &HostName, ballot: &Ballot) -> Result<Vote, EffectError> {
         let index: usize = voter.as_str().parse().unwrap();
+        if index == 2 && !matches!(ballot, Ballot::Look) && self.cut.load(Ordering::Relaxed) {
+            self.deafen(2, true);
+        }
         if self.voters[index].1.load(Ordering::Relaxed) {
             return Err(EffectError::new(Some(voter), "ask", "deaf", Retry::Later));
         }
@@ -198,6 +203,41 @@ async fn who_is_gone_for_certain_is_not_waited_for() {
         let dead = Claimant { token: 7, holder: "dead".to_owned() };
         assert!(room.voters[voter].0.lock().unwrap().begin(&dead).is_err(), "it is refused");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_cut_off_in_the_middle_lets_nobody_act_before_the_dead_ones_lease_is_over()
+{
+    for others in [false, true] {
+        let room = Room::new();
+        for voter in 0..3 {
+            room.ask(voter, &claim(7, "dead"));
+        }
+        room.cut.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        let first = heir(&room, Wait::For(Duration::ZERO)).await;
+        assert!(first.is_err(), "{first:?}");
+        // Neither it nor anybody else: node 2 may yet begin what the dead one sent.
+        let patience = Wait::For(Duration::from_secs(40));
+        let never = CancellationToken::new();
+        // One that is started again has another name, and knows of both that they are gone.
+        let next = Candidate {
+            holder: "next",
+            gone: &|holder| !others && ["dead", "heir"].contains(&holder),
+        };
+        let won = win(&room, next, patience, || 0.7, |_| {}, &never).await;
+        assert!(won.is_ok(), "{:?}", won.err());
+        assert!(began.elapsed() >= Duration::from_secs(14), "{:?}", began.elapsed());
+    }
+    // The same process, all in one go.
+    let room = Room::new();
+    for voter in 0..3 {
+        room.ask(voter, &claim(7, "dead"));
+    }
+    room.cut.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    assert!(heir(&room, Wait::For(Duration::from_secs(40))).await.is_ok());
+    assert!(began.elapsed() >= Duration::from_secs(14), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
