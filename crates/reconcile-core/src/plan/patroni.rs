@@ -182,7 +182,7 @@ fn start(
     )
     .change(
         "role",
-        None,
+        (populated && !active).then(|| "stopped".to_owned()),
         Some(
             match until {
                 PatroniGoal::Primary => "primary of a new database",
