@@ -81,6 +81,7 @@ fn undone(desired: &Desired, observed: &Observed) -> Plan {
     let mut desired = desired.clone();
     desired.policy.drift = DriftModes::all(Drift::Heal);
     desired.policy.pause = false;
+    desired.only_looks = None;
     let mut observed = observed.clone();
     for facts in observed.hosts.values_mut() {
         if let crate::model::Observation::Known(facts) = facts {

@@ -58,6 +58,9 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
         if observed.pause().is_some() && !resumes {
             broken("nothing is done while the cluster is paused");
         }
+        if desired.only_looks.is_some() {
+            broken("an operator that only looks does nothing");
+        }
         if step.deadline_seconds == 0 {
             broken("every step has a deadline");
         }

@@ -209,16 +209,18 @@ pub fn status(
             (None, queued) => format!("{queued} wait for their turn or a window"),
         },
     });
-    let pause = observed.pause();
+    let (pause, only_looks) = (observed.pause(), desired.only_looks.as_ref());
     conditions.push(Condition {
         kind: "Paused",
-        status: truth(pause.is_some() || desired.policy.pause),
+        status: truth(only_looks.is_some() || pause.is_some() || desired.policy.pause),
         reason: match pause {
+            _ if only_looks.is_some() => "ByBrokenFile",
             Some(_) => "ByCommand",
             None if desired.policy.pause => "ByPolicy",
             None => "NotPaused",
         },
         message: match pause {
+            _ if only_looks.is_some() => only_looks.cloned().unwrap_or_default(),
             Some(pause) => format!("nothing is changed; paused {pause}"),
             None if desired.policy.pause => "nothing is changed; policy.pause is set".to_owned(),
             None => "changes are made".to_owned(),

@@ -71,7 +71,11 @@ pub async fn run<F: Fleet>(
     turn: &Turn,
 ) -> Result<(Pass, Execution), PassError> {
     // Clients wait: before anything else, and again in the next pass where it fails.
-    let failed = turn.while_clients_wait(resume_owed(fleet.switching(), desired, listener)).await;
+    // Who only looks has no lease, and another operator may be in the middle of a switchover.
+    let failed = match desired.only_looks {
+        None => turn.while_clients_wait(resume_owed(fleet.switching(), desired, listener)).await,
+        Some(_) => Vec::new(),
+    };
     let pass = look_beside(fleet, desired, listener, &turn.set_aside, turn.before.as_ref()).await?;
     forget_stopped(desired, &pass.observed, &failed, listener);
     let execution = execute(fleet, &pass.plan, listener, stop, turn).await;

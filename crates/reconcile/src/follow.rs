@@ -64,7 +64,17 @@ enum Why {
     /// It was not taken, for this reason.
     Again(RefusedSource),
     /// It was in force before the one that is refused.
-    Before { refused: RefusedSource, broken: Broken },
+    Before { refused: RefusedSource, broken: Broken, since: Option<u64> },
+}
+
+impl Why {
+    /// Why what comes of it is only looked by.
+    fn only_looks(&self) -> Option<String> {
+        match self {
+            Self::Before { since, .. } => since.map(source::only_looks),
+            Self::Newest | Self::Again(_) => None,
+        }
+    }
 }
 
 /// The desired state of one cluster, followed.
@@ -79,8 +89,9 @@ pub(crate) struct Followed<'a> {
     last: Option<Texts>,
     /// The commit in force.
     commit: Option<String>,
-    /// What was in force before this process, until something of its own is.
-    fallback: Option<Texts>,
+    /// What was in force before this process, until something of its own is; and since when, where it
+    /// is a copy of a file.
+    fallback: Option<(Texts, Option<u64>)>,
     /// Why the newest text cannot be had.
     refused: Option<RefusedSource>,
     /// To be said at the next look: the text just put in force is not the newest.
@@ -98,8 +109,10 @@ pub(crate) struct Followed<'a> {
     /// Why the last text was not taken, and when: what failed for a passing reason is tried again.
     broken: Broken,
     making: Option<Making>,
-    /// Of whom the lease is asked, and a word when the file names others.
+    /// Of whom the lease is asked, whether it is, and a word when the file names others or is only now
+    /// gone by.
     voters: BTreeMap<HostName, String>,
+    only_looks: bool,
     moved: CancellationToken,
 }
 
@@ -118,11 +131,11 @@ impl<'a> Followed<'a> {
                 output::note(&failure.text());
                 None
             });
-            fallback = in_force.map(|(texts, _)| texts);
+            fallback = in_force;
         }
         if let Origin::Git(mirror) = origin.as_ref() {
             fallback = match mirror.in_force() {
-                Ok(in_force) => in_force.map(|snapshot| Texts::committed(mirror, snapshot)),
+                Ok(in_force) => in_force.map(|snapshot| (Texts::committed(mirror, snapshot), None)),
                 Err(GitError::Refused { .. }) => None,
                 Err(error) => return Err(source::unread(&error)),
             };
@@ -158,6 +171,7 @@ impl<'a> Followed<'a> {
             broken: None,
             making: None,
             voters: BTreeMap::new(),
+            only_looks: false,
             moved: CancellationToken::new(),
         })
     }
@@ -167,9 +181,11 @@ impl<'a> Followed<'a> {
         self.good.as_ref().map(|(prepared, _)| Arc::clone(prepared))
     }
 
-    /// The lease is asked of these servers; cancelled when the file names others.
+    /// The lease is asked of these servers, unless this is only looked by; cancelled when the file names
+    /// others, or is good.
     pub(crate) fn elect(&mut self, prepared: &Prepared) -> CancellationToken {
         self.voters = voters(prepared);
+        self.only_looks = prepared.desired.only_looks.is_some();
         self.moved = CancellationToken::new();
         self.moved.clone()
     }
@@ -248,7 +264,8 @@ impl<'a> Followed<'a> {
             Ok((spec, source.base))
         });
         self.seen_secrets = self.secrets_digest();
-        let receiver = parsed.and_then(|(spec, base)| self.make(spec, base, texts.clone()));
+        let receiver =
+            parsed.and_then(|(spec, base)| self.make(spec, base, texts.clone(), why.only_looks()));
         match receiver {
             Ok((wanted, made)) => {
                 let began = Instant::now();
@@ -265,6 +282,7 @@ impl<'a> Followed<'a> {
         spec: ValidSpec,
         base: Base,
         texts: Texts,
+        only_looks: Option<String>,
     ) -> Result<(Arc<()>, Receiver<Made>), Failure> {
         let wanted = Arc::new(());
         let still = Arc::downgrade(&wanted);
@@ -274,7 +292,11 @@ impl<'a> Followed<'a> {
         let work = move || {
             let _entered = runtime.enter();
             let before = before.as_ref().map(|prepared| &prepared.fleet);
-            let made = prepare_again(&spec, &base, before).and_then(|prepared| {
+            let made = prepare_again(&spec, &base, before).and_then(|mut prepared| {
+                prepared.desired.only_looks = only_looks;
+                if prepared.desired.only_looks.is_some() {
+                    return Ok(Arc::new(prepared));
+                }
                 // One that was passed by is not to be noted as in force after the newer one.
                 if still.strong_count() == 0 {
                     return Err(Failure::new("a newer desired state was taken meanwhile"));
@@ -308,12 +330,14 @@ impl<'a> Followed<'a> {
             }
             (Why::Again(said), Refresh::Broken(refused)) if refused == said => Refresh::Unchanged,
             (Why::Again(_), other) => other,
-            (Why::Before { refused, broken }, changed) => {
+            (Why::Before { refused, broken, since }, changed) => {
                 self.broken = broken;
                 if !matches!(changed, Refresh::Changed(_)) {
                     return Refresh::Broken(refused);
                 }
-                self.last.get_or_insert(texts.clone());
+                if since.is_none() {
+                    self.last.get_or_insert(texts.clone());
+                }
                 self.say = Some(refused);
                 changed
             }
@@ -327,7 +351,9 @@ impl<'a> Followed<'a> {
                 self.triggers = triggers::follow(&prepared, &self.dirty, before);
                 self.commit = texts.revision.as_ref().map(|revision| revision.commit.clone());
                 self.broken = None;
-                let moved = !self.voters.is_empty() && voters(&prepared) != self.voters;
+                let elected = voters(&prepared) == self.voters
+                    && prepared.desired.only_looks.is_some() == self.only_looks;
+                let moved = !self.voters.is_empty() && !elected;
                 self.good = Some((prepared, texts.revision.clone()));
                 if moved {
                     // Nothing of it is done before those who are named now have granted it.
@@ -354,8 +380,8 @@ impl<'a> Followed<'a> {
 
     /// At the start, where a text does not serve, the one before it does.
     fn fall_back(&mut self, refused: RefusedSource, broken: Broken) -> Refresh<Leased<Watched>> {
-        let Some(texts) = self.fallback.take() else { return Refresh::Broken(refused) };
-        self.load(texts, Why::Before { refused, broken })
+        let Some((texts, since)) = self.fallback.take() else { return Refresh::Broken(refused) };
+        self.load(texts, Why::Before { refused, broken, since })
     }
 }
 

@@ -35,6 +35,11 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    /// Why an operator that begins with this only looks, where it does.
+    pub(crate) fn only_looks(&self) -> Option<String> {
+        self.since.map(only_looks)
+    }
+
     /// A line that says what is in force, for whoever reads the report below it.
     pub(crate) fn title(&self) -> String {
         self.since.map_or_else(
@@ -42,6 +47,16 @@ impl Refused {
             |at| format!("The file is not taken; in force is what was taken of it {}", written(at)),
         )
     }
+}
+
+/// Why an operator only looks that begins with what was taken of a file at that time. Somebody may have
+/// gone on with newer ones from another machine since, and an older one would undo that.
+pub(crate) fn only_looks(since: u64) -> String {
+    format!(
+        "nothing is changed until the file is good: it was not when this operator began, and what was \
+         taken of it {} may be far behind",
+        written(since)
+    )
 }
 
 /// Where the desired state is kept.

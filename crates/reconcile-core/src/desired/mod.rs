@@ -53,6 +53,9 @@ pub struct Desired {
     pub swarm: DesiredSwarm,
     /// What may be done by itself.
     pub policy: reconcile_spec::valid::Policy,
+    /// Why its operator only looks, where it does: this may be far behind the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_looks: Option<String>,
 }
 
 /// A secret that the specification refers to and the source does not have.
@@ -103,6 +106,7 @@ pub fn desired(spec: &ClusterSpec, secrets: &Secrets) -> Result<Desired, Vec<Mis
         sql: postgresql::sql(spec, &values),
         swarm: swarm::swarm(spec, &values),
         policy: spec.policy.clone(),
+        only_looks: None,
     })
 }
 

@@ -7,15 +7,19 @@ use reconcile_spec::valid::{Permission, Policy};
 
 use super::{Held, HoldReason, SetAside, Step, draft::Drafts};
 use crate::{
+    desired::Desired,
     model::{ObjectId, Observed},
     windows,
 };
 
 /// What holds every step, if anything does.
-pub(super) fn pause(policy: &Policy, observed: &Observed) -> Option<HoldReason> {
+pub(super) fn pause(desired: &Desired, observed: &Observed) -> Option<HoldReason> {
+    if let Some(why) = &desired.only_looks {
+        return Some(HoldReason::Paused(why.clone()));
+    }
     match observed.pause() {
         Some(pause) => Some(HoldReason::Paused(format!("{pause}; `reconcile resume` ends it"))),
-        None if policy.pause => Some(HoldReason::Paused("policy.pause is set".to_owned())),
+        None if desired.policy.pause => Some(HoldReason::Paused("policy.pause is set".to_owned())),
         None => None,
     }
 }
@@ -23,18 +27,23 @@ pub(super) fn pause(policy: &Policy, observed: &Observed) -> Option<HoldReason> 
 /// The steps in order, and all holds.
 pub(super) fn arrange(
     drafts: Drafts,
-    policy: &Policy,
+    desired: &Desired,
     observed: &Observed,
     set_aside: &SetAside,
     pause: Option<&HoldReason>,
 ) -> (Vec<Step>, Vec<Held>) {
+    let policy = &desired.policy;
     let Drafts { mut steps, mut held, restarts: _ } = drafts;
     steps.sort_by(|a, b| a.object.cmp(&b.object));
     bind(&mut steps);
     if let Some(reason) = pause {
-        // Clients that wait in a pooler must not wait for a person.
+        // Clients that wait in a pooler must not wait for a person. Who only looks has no lease, and
+        // another operator may be about to move the primary.
+        let may_go_on = |object: &ObjectId| {
+            matches!(object, ObjectId::Pooler(_)) && desired.only_looks.is_none()
+        };
         let (resumes, rest): (Vec<_>, Vec<_>) =
-            steps.into_iter().partition(|step| matches!(step.object, ObjectId::Pooler(_)));
+            steps.into_iter().partition(|step| may_go_on(&step.object));
         steps = resumes;
         held.extend(
             rest.into_iter().map(|step| Held { object: step.object, reason: reason.clone() }),

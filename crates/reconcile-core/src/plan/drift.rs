@@ -273,7 +273,7 @@ fn known(view: &View<'_>, held: &BTreeSet<&ObjectId>, object: &ObjectId) -> bool
 /// is not, or is not known, keeps its line.
 pub(super) fn record(view: &View<'_>, held: &[Held]) -> Vec<Draft> {
     let policy = &view.desired.policy;
-    if !reports(policy.drift) || policy.pause || view.observed.pause().is_some() {
+    if !reports(policy.drift) || super::arrange::pause(view.desired, view.observed).is_some() {
         return Vec::new();
     }
     let (wanted, records) = (wanted(view.desired), Records::of(view));

@@ -332,8 +332,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     drift::plan(&view, &mut drafts);
     access::plan(&view, &mut drafts);
     let arranged = |drafts: draft::Drafts, pause: Option<&HoldReason>| {
-        let arrange =
-            |drafts| arrange::arrange(drafts, &desired.policy, observed, set_aside, pause);
+        let arrange = |drafts| arrange::arrange(drafts, desired, observed, set_aside, pause);
         let restarts = drafts.restarts.clone();
         let (mut steps, mut held) = arrange(drafts);
         if steps.is_empty() {
@@ -354,7 +353,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
         plan.restarts = plan.following(restarts);
         plan
     };
-    let Some(pause) = arrange::pause(&desired.policy, observed) else {
+    let Some(pause) = arrange::pause(desired, observed) else {
         return arranged(drafts, None);
     };
     let without = arranged(drafts.clone(), None);

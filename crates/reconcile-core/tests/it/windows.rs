@@ -2,8 +2,8 @@
 
 use reconcile_core::{
     check::check,
-    model::PauseNote,
-    plan::{HoldReason, Impact, plan, text},
+    model::{ObjectId, PauseNote},
+    plan::{HoldReason, Impact, Step, plan, text},
     status::status,
     windows::{closes, is_open, next, opens},
 };
@@ -190,6 +190,33 @@ fn a_pause_holds_every_step_until_it_ends() {
     assert_eq!(after_its_end.steps.len(), 1);
     let broken = check(&desired, &observed, &after_its_end);
     assert!(broken.iter().any(|fault| fault.rule == "nothing is done while the cluster is paused"));
+}
+
+#[test]
+fn an_operator_that_only_looks_does_nothing_not_even_resume() {
+    let mut desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let mut world = World::converged(&desired);
+    world.server_mut("node3").files.get_mut("/etc/patroni/patroni.yml").unwrap().mode = 0o644;
+    world.paused.insert("node1".into());
+    world.guarded.insert("node1".into());
+    let observed = world.observe(&desired);
+    let free = plan(&desired, &observed);
+    let resumes = |step: &Step| matches!(step.object, ObjectId::Pooler(_));
+    assert!(free.steps.iter().any(resumes) && free.steps.len() > 1, "{free:?}");
+    let (digest, why) = (desired.digest(), "nothing is changed until the file is good".to_owned());
+    desired.only_looks = Some(why.clone());
+    assert_ne!(desired.digest(), digest, "the file that is good is another desired state");
+    let held = plan(&desired, &observed);
+    assert_eq!(held.steps, []);
+    assert_eq!(held.paused().count(), free.steps.len());
+    assert!(held.held.iter().all(|held| held.reason == HoldReason::Paused(why.clone())));
+    let shown = status(&desired, &observed, &held, None);
+    let paused = shown.conditions.iter().find(|condition| condition.kind == "Paused").unwrap();
+    assert_eq!((paused.reason, &paused.message), ("ByBrokenFile", &why));
+    // The checker refuses a plan that was made before.
+    let broken = check(&desired, &observed, &free);
+    let rule = "an operator that only looks does nothing";
+    assert_eq!(broken.iter().filter(|fault| fault.rule == rule).count(), free.steps.len());
 }
 
 #[test]

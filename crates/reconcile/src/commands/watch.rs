@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use reconcile_core::{model::Observed, verify::VerifyReport};
 use reconcile_engine::{
     Event, Journal, Leased, Listener,
-    lease::{LeaseError, Wait},
+    lease::{Held, LeaseError, Wait},
     watch::{Current, Prove, Refresh, Rhythm, Source as _, watch},
 };
 use tokio::sync::mpsc;
@@ -23,7 +23,8 @@ use crate::{
     listen::Publish,
     notify::{Notify, Told},
     output::{self, say},
-    source, state,
+    source::{self, Refused},
+    state,
 };
 
 /// Between two looks at the file; a push is seen well within a second of its check-out.
@@ -47,7 +48,9 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let (dirty, mut triggers) = tokio::sync::mpsc::channel(1);
     let mut source = Followed::start(cli, spec.name.as_str(), dirty.clone())?;
     let _served = publish.start(&cli.listen, pushed(&source, dirty))?;
-    let mut prepared = Arc::new(prepare(spec, &first.base)?);
+    let mut prepared = prepare(spec, &first.base)?;
+    prepared.desired.only_looks = first.refused.as_ref().and_then(Refused::only_looks);
+    let mut prepared = Arc::new(prepared);
     let rhythm = Rhythm {
         interval: Duration::from_secs(cli.interval),
         poll: POLL,
@@ -63,6 +66,18 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     loop {
         prepared = source.prepared().unwrap_or(prepared);
         let moved = source.elect(&prepared);
+        if let Some(why) = &prepared.desired.only_looks {
+            say(why);
+            told.status(why.clone());
+            publish.waits(why);
+            source.begin(&Held::none());
+            let until = either(stop, &moved);
+            watch(&mut source, &prover, &mut triggers, rhythm, &journal, &until).await;
+            if stop.is_cancelled() {
+                break;
+            }
+            continue;
+        }
         let win = Lease::win_while(&prepared, Some(&lock), Wait::Behind, stop, |why| {
             told.status(format!("waiting: {why}"));
             publish.waits(why);
@@ -108,6 +123,19 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     }
     output::note("stopped; the cluster serves on without reconcile");
     Ok(Outcome::Done)
+}
+
+/// Cancelled with either.
+fn either(stop: &CancellationToken, moved: &CancellationToken) -> CancellationToken {
+    let (either, moved) = (stop.child_token(), moved.clone());
+    let both = either.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = moved.cancelled() => both.cancel(),
+            () = both.cancelled() => {}
+        }
+    });
+    either
 }
 
 /// Says when it is told to end.

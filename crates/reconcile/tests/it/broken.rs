@@ -1,8 +1,10 @@
 //! While the file is broken: who looks or steers goes on with what is in force, who would change the
-//! cluster by the file does not, and an operator that starts begins with what was in force.
+//! cluster by the file does not, and an operator that starts only looks at what was in force.
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -51,7 +53,7 @@ impl Place {
     fn watch(&self) -> Watching {
         let said = fs::File::create(self.path().join("said")).expect("made");
         let child = Command::new(env!("CARGO_BIN_EXE_reconcile"))
-            .args(["--watch", "-f", "cluster.yaml", "--listen", "off"])
+            .args(["--watch", "-f", "cluster.yaml", "--listen", "127.0.0.1:0"])
             .current_dir(self.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -61,6 +63,26 @@ impl Place {
             .spawn()
             .expect("the binary runs");
         Watching(child)
+    }
+
+    /// What the operator shows under `/status`, once that is `wanted`.
+    fn await_shown(&self, wanted: &str) -> String {
+        let said = self.await_said("status and page on http://");
+        let (_, url) = said.split_once("status and page on http://").expect("said");
+        let address = url.split(['/', '\n']).next().expect("an address");
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let mut stream = TcpStream::connect(address).expect("it listens");
+            let asked = format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n");
+            stream.write_all(asked.as_bytes()).expect("asked");
+            let mut shown = String::new();
+            stream.read_to_string(&mut shown).expect("an answer");
+            if shown.contains(wanted) {
+                return shown;
+            }
+            assert!(Instant::now() < until, "no `{wanted}` in\n{shown}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     fn await_said(&self, wanted: &str) -> String {
@@ -161,12 +183,17 @@ fn a_cluster_that_the_path_was_of_before_is_not_gone_on_with() {
 }
 
 #[test]
-fn an_operator_that_starts_meanwhile_begins_with_what_was_in_force() {
+fn an_operator_that_starts_meanwhile_only_looks_at_what_was_in_force() {
     let place = Place::taken();
     place.write(&broken());
     let watching = place.watch();
     let said = place.await_said("the last good one stays in force");
-    assert!(said.contains("PostgresClutter"), "{said}");
+    let looks = "nothing is changed until the file is good";
+    assert!(said.contains("PostgresClutter") && said.contains(looks), "{said}");
+    // It looks all the same, and asks nobody for the lease.
+    let shown = place.await_shown("ByBrokenFile");
+    assert!(shown.contains("node1"), "{shown}");
+    assert!(shown.contains(&format!("\"waits\":\"{looks}")), "{shown}");
     let events = place.events();
     assert!(events.contains("the desired state was refused"), "{events}");
     // Mended, it is taken, and is in force for whoever comes next.
@@ -178,6 +205,8 @@ fn an_operator_that_starts_meanwhile_begins_with_what_was_in_force() {
         assert!(Instant::now() < until, "the mended file is not taken");
         std::thread::sleep(Duration::from_millis(100));
     }
+    // From then on it may act: the lease is asked for.
+    place.await_shown("\"waits\":\"0 of 3 servers answer");
     // Broken while it is watched, it says so as well, and who starts then has the mended one.
     place.write(&broken());
     let until = Instant::now() + Duration::from_secs(30);
