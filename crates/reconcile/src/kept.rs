@@ -3,7 +3,7 @@
 //! the same.
 //!
 //! It holds what the files held and nothing else, is readable by its owner only, and there is one
-//! for each path, so that it is never of a cluster that the path was of before.
+//! for each path. Of a path that is something else each time, such as a pipe, nothing is kept.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,6 +22,9 @@ use crate::{failure::Failure, state};
 pub(crate) struct Kept {
     /// The path, as it is on this machine whoever names it from where.
     source: PathBuf,
+    /// The folder where what the files name was looked for; a copy that does not know it is none.
+    #[serde(default)]
+    pub(crate) base: PathBuf,
     /// When it was taken, in seconds since 1970.
     pub(crate) at: u64,
     /// Name and text.
@@ -38,6 +41,19 @@ fn known(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
+/// Where what is in the file or folder is looked for; None of what is neither, or is another thing for
+/// each process.
+fn base(path: &Path, source: &Path) -> Option<PathBuf> {
+    if ["/dev", "/proc"].iter().any(|folder| source.starts_with(folder)) {
+        return None;
+    }
+    let found = fs::metadata(path).ok()?;
+    if found.is_dir() {
+        return Some(source.to_owned());
+    }
+    source.parent().filter(|_| found.is_file()).map(Path::to_owned)
+}
+
 fn file(folder: &Path, source: &Path) -> PathBuf {
     let key = sha256_hex(source.as_os_str().as_encoded_bytes());
     folder.join(format!("{}.json", &key[..16]))
@@ -50,6 +66,7 @@ pub(crate) fn keep(folder: &Path, path: &Path, files: &[(String, String)]) -> Re
         Failure::from_error(attempt, error)
     };
     let source = known(path).map_err(|error| fail(&error))?;
+    let Some(base) = base(path, &source) else { return Ok(()) };
     state::make(folder)?;
     // Two operators of two clusters may be of one file.
     let lock = File::create(folder.join("lock")).map_err(|error| fail(&error))?;
@@ -57,11 +74,11 @@ pub(crate) fn keep(folder: &Path, path: &Path, files: &[(String, String)]) -> Re
     let place = file(folder, &source);
     // What cannot be read is written anew.
     if let Ok(Some(before)) = read(&place, &source)
-        && before.files == files
+        && (&before.files[..], &before.base) == (files, &base)
     {
         return Ok(());
     }
-    let kept = Kept { source, at: state::now(), files: files.to_vec() };
+    let kept = Kept { source, base, at: state::now(), files: files.to_vec() };
     let text = serde_json::to_string(&kept)
         .map_err(|error| Failure::from_error("note what is in force", &error))?;
     let write = || {
@@ -98,7 +115,8 @@ fn read(place: &Path, source: &Path) -> Result<Option<Kept>, Failure> {
     // Its cause may quote what is in it.
     let kept: Kept = serde_json::from_slice(&text)
         .map_err(|_| Failure::new(attempt()).caused_by("it is damaged"))?;
-    Ok((kept.source == source).then_some(kept))
+    let whole = kept.source == source && !kept.base.as_os_str().is_empty();
+    Ok(whole.then_some(kept))
 }
 
 #[cfg(test)]
@@ -118,6 +136,7 @@ mod tests {
         fs::create_dir(&work).expect("made");
         let path = work.join("cluster.yaml");
         assert_eq!(last(&state, &path).expect("read"), None);
+        fs::write(&path, "one").expect("written");
         keep(&state, &path, &texts("one")).expect("kept");
         let link = place.path().join("link");
         std::os::unix::fs::symlink(&work, &link).expect("linked");
@@ -136,6 +155,7 @@ mod tests {
     fn a_kill_in_the_middle_leaves_the_one_before_and_the_next_goes_on() {
         let state = tempfile::tempdir().expect("a folder");
         let path = state.path().join("cluster.yaml");
+        fs::write(&path, "one").expect("written");
         keep(state.path(), &path, &texts("one")).expect("kept");
         let first = last(state.path(), &path).expect("read").expect("kept");
         fs::write(state.path().join("new"), "{\"source\": \"/and then it was ki").expect("cut off");
@@ -151,6 +171,7 @@ mod tests {
     fn a_damaged_one_is_an_error_that_quotes_nothing_and_is_written_anew() {
         let state = tempfile::tempdir().expect("a folder");
         let path = state.path().join("cluster.yaml");
+        fs::write(&path, "one").expect("written");
         keep(state.path(), &path, &texts("one")).expect("kept");
         let file = file(state.path(), &known(&path).expect("known"));
         fs::write(&file, "{\"source\": hunter2hunter2").expect("damaged");
@@ -158,5 +179,30 @@ mod tests {
         assert!(failure.contains("damaged") && !failure.contains("hunter2"), "{failure}");
         keep(state.path(), &path, &texts("one")).expect("kept");
         assert_eq!(last(state.path(), &path).expect("read").expect("kept").files, texts("one"));
+    }
+
+    #[test]
+    fn of_what_is_another_thing_each_time_nothing_is_kept() {
+        let place = tempfile::tempdir().expect("a folder");
+        let state = place.path().join("state");
+        let socket = place.path().join("socket");
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).expect("made");
+        let gone = place.path().join("gone.yaml");
+        for path in ["/dev/stdin", "/proc/self/fd/0", "/dev/null"].map(Path::new) {
+            keep(&state, path, &texts("one")).expect("nothing to do");
+            assert_eq!(last(&state, path).expect("read"), None, "{}", path.display());
+        }
+        for path in [socket, gone] {
+            keep(&state, &path, &texts("one")).expect("nothing to do");
+            assert_eq!(last(&state, &path).expect("read"), None, "{}", path.display());
+        }
+        // Where a file's and a folder's secrets are looked for is kept with it.
+        let inside = place.path().join("one.yaml");
+        fs::write(&inside, "one").expect("written");
+        for path in [inside.as_path(), place.path()] {
+            keep(&state, path, &texts("one")).expect("kept");
+            let kept = last(&state, path).expect("read").expect("kept");
+            assert_eq!(kept.base, fs::canonicalize(place.path()).expect("there"));
+        }
     }
 }

@@ -19,6 +19,7 @@ mod progress;
 mod secrets;
 mod source;
 mod state;
+mod still;
 mod switching;
 mod terminal;
 mod triggers;

@@ -7,7 +7,15 @@ use reconcile_git::{Access, GitError, Location, Mirror, Policy, Snapshot};
 use reconcile_sops::Form;
 use reconcile_spec::{ValidSpec, load, report, valid::SecretsSource};
 
-use crate::{base::Base, cli::Cli, failure::Failure, kept, output, secrets::in_clear, state};
+use crate::{
+    base::Base,
+    cli::Cli,
+    failure::Failure,
+    kept, output,
+    secrets::in_clear,
+    state,
+    still::{Told, told},
+};
 
 /// Name below the state folder for mirrors; no cluster may be called so.
 const MIRRORS: &str = "_git";
@@ -172,11 +180,16 @@ impl Origin {
             }
             Self::Path(_, None) => Ok(None),
             Self::Path(path, Some(folder)) => {
-                let kept = kept::last(folder, path)?;
-                Ok(kept.map(|kept| {
-                    let base = Base::local(folder_of(path));
-                    (Texts { base, files: kept.files, revision: None }, Some(kept.at))
-                }))
+                let Some(kept) = kept::last(folder, path)? else { return Ok(None) };
+                // Its parent may hold the secrets of another cluster.
+                if !kept.base.is_dir() {
+                    return Err(Failure::new(format!(
+                        "the folder {} is gone, where its secrets are looked for",
+                        kept.base.display()
+                    )));
+                }
+                let base = Base::local(kept.base);
+                Ok(Some((Texts { base, files: kept.files, revision: None }, Some(kept.at))))
             }
         }
     }
@@ -198,17 +211,31 @@ pub(crate) fn read(cli: &Cli) -> Result<Source, Failure> {
 }
 
 /// The same for those who look at a cluster or keep it: where the file is broken, or the newest
-/// commit is refused or cannot be read, what is in force serves, if it is known.
+/// commit is refused or cannot be read, what is in force serves, if it is known. Of a file only where the
+/// broken one still says that it is of the same cluster: the path may be another's by now.
 pub(crate) fn read_in_force(cli: &Cli) -> Result<Source, Failure> {
     let origin = origin(cli)?;
     let read =
         |texts: &Texts| parse(cli, texts).map_err(|failure| failure.of(texts.revision.as_ref()));
-    let failure = match origin.texts().and_then(|texts| read(&texts)) {
-        Ok(source) => return Ok(source),
-        Err(failure) => failure,
+    let newest = origin.texts();
+    let (failure, told) = match newest.map(|texts| (read(&texts), told(&texts.files))) {
+        Ok((Ok(source), _)) => return Ok(source),
+        Ok((Err(failure), told)) => (failure, told),
+        Err(failure) => (failure, Told::default()),
     };
     match origin.in_force() {
         Ok(Some((texts, since))) => match parse(cli, &texts) {
+            Ok(source)
+                if since.is_some() && !told.still(&source.clusters, cli.cluster.as_deref()) =>
+            {
+                let names: Vec<_> = source.clusters.iter().map(|spec| spec.name.as_str()).collect();
+                let hint = format!(
+                    "in force was a file of cluster {}, and this one does not say that it is of the \
+                     same; where it is, mend it, or name the cluster with --cluster",
+                    names.join(" and ")
+                );
+                Err(failure.hint(hint))
+            }
             Ok(source) => {
                 let report = failure.refusal(origin.file()).to_string();
                 Ok(Source { refused: Some(Refused { report, since }), ..source })

@@ -153,9 +153,12 @@ fn who_looks_or_steers_goes_on_with_what_is_in_force() {
         assert_eq!(stdout(&output), "", "{command:?}");
         assert!(!stderr(&output).contains(note), "{command:?}: {}", stderr(&output));
     }
-    // A file that is gone is no different, and what was never taken has nothing in force.
+    // One that is gone says no cluster: a person does. What was never taken has nothing in force.
     fs::remove_file(place.path().join("cluster.yaml")).expect("removed");
-    let text = stdout(&place.run(&["status", "--no-proof", "-f", "cluster.yaml"]));
+    let gone = place.run(&["status", "--no-proof", "-f", "cluster.yaml"]);
+    assert_eq!(gone.status.code(), Some(1), "{}", stdout(&gone));
+    let named = ["status", "--no-proof", "--cluster", "main", "-f", "cluster.yaml"];
+    let text = stdout(&place.run(&named));
     assert!(text.contains(note) && text.contains("read cluster.yaml"), "{text}");
     fs::write(place.path().join("other.yaml"), broken()).expect("written");
     let other = place.run(&["status", "-f", "other.yaml"]);
@@ -169,7 +172,7 @@ fn a_cluster_that_the_path_was_of_before_is_not_gone_on_with() {
     assert_ne!(name("second"), good(), "or nothing is tested");
     place.write(&name("second"));
     assert_eq!(place.run(&["-f", "cluster.yaml"]).status.code(), Some(3));
-    place.write(&broken());
+    place.write(&name("second").replace("kind: PostgresCluster", "kind: PostgresClutter"));
     let text = stdout(&place.run(&["status", "--no-proof", "-f", "cluster.yaml"]));
     assert!(text.starts_with("Cluster second\n"), "{text}");
     let first = place.run(&["status", "--no-proof", "--cluster", "main", "-f", "cluster.yaml"]);
@@ -180,6 +183,58 @@ fn a_cluster_that_the_path_was_of_before_is_not_gone_on_with() {
     let torn = stderr(&place.run(&["status", "--no-proof", "-f", "cluster.yaml"]));
     assert!(torn.contains("PostgresClutter") && torn.contains("is damaged"), "{torn}");
     assert!(!torn.contains("hunter2"), "{torn}");
+}
+
+#[test]
+fn a_broken_file_of_another_cluster_does_not_steer_the_one_before() {
+    let place = Place::taken();
+    let note = "in force is what was taken of it";
+    let went_on = |arguments: &[&str]| {
+        let output = place.run(&[arguments, &["-f", "cluster.yaml"]].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code() == Some(1), !said.contains(note), "{said}");
+        said.contains(note)
+    };
+    // It says that it is another's, whatever was asked for.
+    place.write(&broken().replacen("name: main", "name: staging", 1));
+    let steering: [&[&str]; 4] = [&["pause"], &["psql"], &["events"], &["switchover"]];
+    for command in steering {
+        assert!(!went_on(command), "{command:?}");
+        assert!(!went_on(&[command, &["--cluster", "main"]].concat()), "{command:?}");
+    }
+    // It does not say whose it is: a person does.
+    for text in ["", "{{ broken", &broken().replacen("name: main", "name: {{ name }}", 1)] {
+        place.write(text);
+        let output = place.run(&["events", "-f", "cluster.yaml"]);
+        assert!(stderr(&output).contains("--cluster"), "{}", stderr(&output));
+        assert!(!went_on(&["events"]), "{text}");
+        assert!(went_on(&["events", "--cluster", "main"]), "{text}");
+        assert!(!went_on(&["events", "--cluster", "staging"]), "{text}");
+    }
+    place.write(&broken());
+    assert!(went_on(&["events"]));
+}
+
+#[test]
+fn a_folder_that_is_gone_does_not_look_for_secrets_in_its_parent() {
+    let place = Place::taken();
+    let (folder, away) = (place.path().join("prod"), place.path().join("away"));
+    fs::create_dir(&folder).expect("made");
+    fs::write(folder.join("main.yaml"), good()).expect("written");
+    fs::copy(place.path().join("secrets.yaml"), folder.join("secrets.yaml")).expect("copied");
+    assert_eq!(place.run(&["-f", "prod"]).status.code(), Some(3));
+    let asked = ["status", "--no-proof", "--cluster", "main", "-f", "prod"];
+    fs::write(folder.join("main.yaml"), broken()).expect("written");
+    let text = stdout(&place.run(&asked));
+    assert!(text.contains("in force is what was taken of it"), "{text}");
+    // The parent has a file of that name, too: it may be another cluster's.
+    fs::rename(&folder, &away).expect("renamed");
+    let gone = place.run(&asked);
+    assert_eq!(gone.status.code(), Some(1), "{}", stdout(&gone));
+    assert!(stderr(&gone).contains("prod is gone, where its secrets are"), "{}", stderr(&gone));
+    fs::rename(&away, &folder).expect("renamed");
+    let text = stdout(&place.run(&asked));
+    assert!(text.contains("in force is what was taken of it"), "{text}");
 }
 
 #[test]
