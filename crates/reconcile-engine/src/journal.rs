@@ -215,7 +215,7 @@ impl Listener for Journal<'_> {
             Event::StepStarted(step) => {
                 let entry = json!({
                     "plan": self.plan(), "step": step.id, "object": step.object,
-                    "verb": step.verb, "changes": kept(&step.changes), "reason": step.reason,
+                    "verb": step.verb, "changes": kept(step), "reason": step.reason,
                 });
                 self.append("started", entry, true);
             }

@@ -32,6 +32,30 @@ const DIGITS: usize = 16;
 /// Changes that a hold names; the rest is counted.
 const NAMED: usize = 3;
 
+/// Said for a setting's text that is not shown.
+const TEXT: &str = "(text, not noted)";
+
+/// Values of settings that are words of PostgreSQL's own, or nothing at all.
+const WORDS: [&str; 16] = [
+    "[]",
+    "{}",
+    "on",
+    "off",
+    "true",
+    "false",
+    "yes",
+    "no",
+    "none",
+    "null",
+    "minimal",
+    "replica",
+    "logical",
+    "local",
+    "remote_write",
+    "remote_apply",
+];
+const UNITS: [&str; 13] = ["", "B", "kB", "MB", "GB", "TB", "us", "ms", "s", "min", "h", "d", "%"];
+
 /// Characters of a value or line that are shown.
 const LONGEST: usize = 80;
 
@@ -61,7 +85,8 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         });
     drafts.steps = stay;
     for step in drifted {
-        let reason = HoldReason::Reported(told(step.verb, &step.changes, &step.reason));
+        let reason =
+            HoldReason::Reported(told(&step.object, step.verb, &step.changes, &step.reason));
         drafts.held.push(Held { object: step.object, reason });
     }
     for (host, _) in records.0.iter().filter(|(_, lines)| lines.is_none()) {
@@ -124,7 +149,7 @@ pub fn drifted(step: &Step) -> Option<String> {
     let ours = matches!(object, ObjectId::File(_, path) if path == RECORD);
     let class =
         class(object).filter(|_| !ours && !matches!(step.verb, Verb::Await | Verb::Claim))?;
-    Some(format!("{object} ({class}): {}", told(step.verb, &step.changes, &step.reason)))
+    Some(format!("{object} ({class}): {}", told(object, step.verb, &step.changes, &step.reason)))
 }
 
 /// What a step would change, in one line as [`drifted`] says it; None where it says no more than that
@@ -132,22 +157,57 @@ pub fn drifted(step: &Step) -> Option<String> {
 pub fn differs(step: &Step) -> Option<String> {
     drifted(step)?;
     let changes = step.verb != Verb::Create && !step.changes.is_empty();
-    changes.then(|| told(step.verb, &step.changes, &step.reason))
+    changes.then(|| told(&step.object, step.verb, &step.changes, &step.reason))
 }
 
-/// Changes as they may be kept: a line that somebody wrote by hand may hold anything, and is left out.
-pub fn kept(changes: &[Change]) -> Vec<Change> {
-    let blank = |change: &Change| match (change.field.as_str(), &change.from, &change.to) {
-        (LINE, Some(_), None) => {
-            Change { from: Some("by hand, not noted".to_owned()), ..change.clone() }
-        }
-        _ => change.clone(),
+/// Changes of a step as they may be kept: what somebody wrote by hand may hold anything, and is left out.
+pub fn kept(step: &Step) -> Vec<Change> {
+    step.changes.iter().map(|change| spared(&step.object, change)).collect()
+}
+
+/// A change without what may be a secret, under a name that tells or one that does not.
+fn spared(object: &ObjectId, change: &Change) -> Change {
+    let field = change.field.as_str();
+    if field == LINE {
+        let from = match (&change.from, &change.to) {
+            (Some(_), None) => Some("by hand, not noted".to_owned()),
+            (from, _) => from.as_deref().map(masked),
+        };
+        return Change { field: field.to_owned(), from, to: change.to.as_deref().map(masked) };
+    }
+    let (name, free) = match object {
+        ObjectId::AlterSystem(name) => (name.as_str(), true),
+        ObjectId::PatroniConfig | ObjectId::Postgresql(_) => (field, true),
+        ObjectId::Service(_) => (field, !matches!(field, "image" | "digest")),
+        _ => (field, false),
     };
-    changes.iter().map(blank).collect()
+    let named = format!("{name}: ");
+    let starred = |value: &String| {
+        masked(&format!("{named}{value}")).chars().skip(named.chars().count()).collect::<String>()
+    };
+    let from = change
+        .from
+        .as_ref()
+        .map(|value| if free && !is_plain(value) { TEXT.to_owned() } else { starred(value) });
+    Change { field: field.to_owned(), from, to: change.to.as_ref().map(starred) }
+}
+
+/// A number, a size, a time, or a word that PostgreSQL knows: nothing that somebody could hide in it.
+fn is_plain(value: &str) -> bool {
+    let value = value.trim_matches('"');
+    let digits = |c: char| c.is_ascii_digit() || c == '.';
+    let number = value.strip_prefix('-').unwrap_or(value);
+    let unit = number.trim_start_matches(digits);
+    let unit_is_known = || {
+        let unit = unit.strip_prefix(" × ").unwrap_or(unit).trim_start_matches(digits);
+        UNITS.contains(&unit)
+    };
+    WORDS.contains(&value) || number.starts_with(digits) && unit_is_known()
 }
 
 /// The first changes of a step, in words.
-fn told(verb: Verb, changes: &[Change], reason: &str) -> String {
+fn told(object: &ObjectId, verb: Verb, changes: &[Change], reason: &str) -> String {
+    let changes: Vec<_> = changes.iter().map(|change| spared(object, change)).collect();
     if verb == Verb::Create && changes.iter().all(|change| change.from.is_none()) {
         return reason.to_owned();
     }
@@ -155,15 +215,7 @@ fn told(verb: Verb, changes: &[Change], reason: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     };
-    // What somebody wrote there may be a secret, under a name that tells or one that does not.
-    let value = |field: &str, value: &Option<String>| match value {
-        Some(value) => {
-            let named = format!("{field}: ");
-            let shown = masked(&format!("{named}{value}"));
-            short(&shown.chars().skip(named.chars().count()).collect::<String>())
-        }
-        None => "none".to_owned(),
-    };
+    let value = |value: &Option<String>| value.as_deref().map_or("none".to_owned(), short);
     // Where the lines are known, the digests say nothing more.
     let lines = changes.iter().any(|change| change.field == LINE);
     // A line by hand may hold anything, and this goes into logs: it is counted. Ours may be shown.
@@ -176,9 +228,9 @@ fn told(verb: Verb, changes: &[Change], reason: &str) -> String {
         .into_iter()
         .chain(shown.by_ref().take(NAMED).map(|change| {
             match (change.field.as_str(), &change.from, &change.to) {
-                (LINE, None, Some(line)) => format!("lacks the line `{}`", short(&masked(line))),
+                (LINE, None, Some(line)) => format!("lacks the line `{}`", short(line)),
                 (field, from, to) => {
-                    format!("{field} is {}, not {}", value(field, from), value(field, to))
+                    format!("{field} is {}, not {}", value(from), value(to))
                 }
             }
         }))

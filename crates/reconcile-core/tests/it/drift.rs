@@ -4,7 +4,7 @@ use reconcile_core::{
     check::check,
     desired::Desired,
     model::{HostName, ObjectId},
-    plan::{Change, HoldReason, Plan, plan},
+    plan::{Change, HoldReason, Plan, Step, differs, kept, plan},
 };
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{Drift, DriftModes};
@@ -172,6 +172,42 @@ fn what_alter_system_sets_is_reported_with_its_value() {
     let told = reported(&checked(&desired, &world));
     let wanted = [("alter-system/work_mem".to_owned(), "value is 64MB, not none".to_owned())];
     assert_eq!(told, wanted);
+}
+
+#[test]
+fn a_text_that_somebody_set_by_hand_is_neither_told_nor_kept() {
+    let plain = ["64MB", "off", "-1", "0.9", "128 × 8kB", "true", "5min"];
+    let texts = ["curl -u u:hunter2hunter2 https://x", "hunter2hunter2", "10 hunter2hunter2", ""];
+    let told = three(|modes| modes.postgresql = Drift::Report);
+    let healed = three(|_| {});
+    let values = plain.iter().map(|value| (value, true));
+    for (value, shown) in values.chain(texts.iter().map(|value| (value, false))) {
+        let mut world = World::converged(&told);
+        for database in world.databases.values_mut() {
+            database.sql.altered.insert("archive_command".to_owned(), (*value).to_owned());
+        }
+        let said = if shown { *value } else { "(text, not noted)" };
+        let wanted = format!("value is {said}, not none");
+        assert_eq!(reported(&checked(&told, &world))[0].1, wanted, "{value}");
+        let made = plan(&healed, &world.observe(&healed));
+        let altered = |step: &&Step| matches!(step.object, ObjectId::AlterSystem(_));
+        let step = made.steps.iter().find(altered).expect("it is undone");
+        assert_eq!(step.changes[0].from.as_deref(), Some(*value), "who is asked sees it");
+        assert_eq!(kept(step)[0].from.as_deref(), Some(said), "{value}");
+        assert_eq!(differs(step), Some(wanted), "{value}");
+        // The same by Patroni's dynamic configuration, and in a service's environment.
+        let by_hand = |object, field: &str| {
+            let change =
+                Change { field: field.to_owned(), from: Some((*value).to_owned()), to: None };
+            kept(&Step { object, changes: vec![change], ..step.clone() })[0].from.clone()
+        };
+        let parameter = "postgresql.parameters.archive_command";
+        assert_eq!(by_hand(ObjectId::PatroniConfig, parameter).as_deref(), Some(said));
+        assert_eq!(by_hand(ObjectId::Service("x".to_owned()), "env").as_deref(), Some(said));
+        // A name that tells stars even what is plain.
+        let starred = by_hand(ObjectId::AlterSystem("db_password".to_owned()), "value");
+        assert!(!shown || starred.as_deref() != Some(*value), "{starred:?}");
+    }
 }
 
 #[test]
