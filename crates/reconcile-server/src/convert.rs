@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use reconcile_core::{
     model::{ObjectId, RefusedSource, Revision},
-    plan::{HoldReason, Step},
+    plan::{HoldReason, Step, shown},
     status::{HostStatus, Maintenance as CoreMaintenance, ServiceStatus, Truth},
     verify::VerifyReport,
 };
@@ -92,14 +92,9 @@ pub(crate) fn step(step: &Step) -> StepOut {
         impact: step.impact.word(),
         reason: step.reason.clone(),
         after: step.after.clone(),
-        changes: step
-            .changes
-            .iter()
-            .map(|change| Change {
-                field: change.field.clone(),
-                from: change.from.clone(),
-                to: change.to.clone(),
-            })
+        changes: shown(step)
+            .into_iter()
+            .map(|change| Change { field: change.field, from: change.from, to: change.to })
             .collect(),
         progress: Progress::default(),
     }

@@ -14,7 +14,7 @@ use reconcile_spec::{
 use serde::Serialize;
 
 use super::{
-    CONTENT, Change, DIFFERS, Held, HoldReason, LINE, Step, Verb, counted,
+    CONTENT, Change, DIFFERS, Held, HoldReason, LINE, Plan, Step, Verb, counted,
     draft::{Draft, Drafts, View},
 };
 use crate::{
@@ -163,6 +163,30 @@ pub fn differs(step: &Step) -> Option<String> {
 /// Changes of a step as they may be kept: what somebody wrote by hand may hold anything, and is left out.
 pub fn kept(step: &Step) -> Vec<Change> {
     step.changes.iter().map(|change| spared(&step.object, change)).collect()
+}
+
+/// Changes of a step as a page may show them: the same, but a line that somebody wrote into a file is
+/// there, for that is the difference; what its name tells to be a secret is not.
+pub fn shown(step: &Step) -> Vec<Change> {
+    let line = |change: &Change| Change {
+        field: LINE.to_owned(),
+        from: change.from.as_deref().map(masked),
+        to: change.to.as_deref().map(masked),
+    };
+    let one = |change: &Change| {
+        if change.field == LINE { line(change) } else { spared(&step.object, change) }
+    };
+    step.changes.iter().map(one).collect()
+}
+
+/// A plan as it may be sent to somebody: as [`kept`].
+pub fn sent(plan: &Plan) -> Plan {
+    let steps = plan.steps.iter().map(|step| Step { changes: kept(step), ..step.clone() });
+    Plan {
+        steps: steps.collect(),
+        without_pause: plan.without_pause.as_deref().map(|plan| Box::new(sent(plan))),
+        ..plan.clone()
+    }
 }
 
 /// A change without what may be a secret, under a name that tells or one that does not.

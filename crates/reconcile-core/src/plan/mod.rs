@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use display::{counted, text};
-pub use drift::{differs, drifted, kept};
+pub use drift::{differs, drifted, kept, sent, shown};
 pub use probe::{probe_request, swarm_request, swarm_via, verify_request};
 pub use roll::{How, Restart};
 

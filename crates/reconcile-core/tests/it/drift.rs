@@ -4,7 +4,7 @@ use reconcile_core::{
     check::check,
     desired::Desired,
     model::{HostName, ObjectId},
-    plan::{Change, HoldReason, Plan, Step, differs, kept, plan},
+    plan::{Change, HoldReason, Plan, Step, differs, kept, plan, sent, shown, text},
 };
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{Drift, DriftModes};
@@ -181,12 +181,12 @@ fn a_text_that_somebody_set_by_hand_is_neither_told_nor_kept() {
     let told = three(|modes| modes.postgresql = Drift::Report);
     let healed = three(|_| {});
     let values = plain.iter().map(|value| (value, true));
-    for (value, shown) in values.chain(texts.iter().map(|value| (value, false))) {
+    for (value, clear) in values.chain(texts.iter().map(|value| (value, false))) {
         let mut world = World::converged(&told);
         for database in world.databases.values_mut() {
             database.sql.altered.insert("archive_command".to_owned(), (*value).to_owned());
         }
-        let said = if shown { *value } else { "(text, not noted)" };
+        let said = if clear { *value } else { "(text, not noted)" };
         let wanted = format!("value is {said}, not none");
         assert_eq!(reported(&checked(&told, &world))[0].1, wanted, "{value}");
         let made = plan(&healed, &world.observe(&healed));
@@ -194,7 +194,16 @@ fn a_text_that_somebody_set_by_hand_is_neither_told_nor_kept() {
         let step = made.steps.iter().find(altered).expect("it is undone");
         assert_eq!(step.changes[0].from.as_deref(), Some(*value), "who is asked sees it");
         assert_eq!(kept(step)[0].from.as_deref(), Some(said), "{value}");
+        assert_eq!(shown(step)[0].from.as_deref(), Some(said), "{value}");
         assert_eq!(differs(step), Some(wanted), "{value}");
+        // What is sent away, a plan under a pause too.
+        let within = Plan { without_pause: Some(Box::new(made.clone())), ..made.clone() };
+        for plan in [sent(&made), sent(&within)] {
+            let all =
+                format!("{}{}", text(&plan, true), serde_json::to_string(&plan).expect("JSON"));
+            assert!(!all.contains("hunter2"), "{all}");
+            assert_eq!(plan.steps.len(), made.steps.len());
+        }
         // The same by Patroni's dynamic configuration, and in a service's environment.
         let by_hand = |object, field: &str| {
             let change =
@@ -206,8 +215,24 @@ fn a_text_that_somebody_set_by_hand_is_neither_told_nor_kept() {
         assert_eq!(by_hand(ObjectId::Service("x".to_owned()), "env").as_deref(), Some(said));
         // A name that tells stars even what is plain.
         let starred = by_hand(ObjectId::AlterSystem("db_password".to_owned()), "value");
-        assert!(!shown || starred.as_deref() != Some(*value), "{starred:?}");
+        assert!(!clear || starred.as_deref() != Some(*value), "{starred:?}");
     }
+}
+
+#[test]
+fn a_page_shows_the_lines_that_differ_and_no_secret_of_theirs() {
+    let wanted = three(|_| {});
+    let made = plan(&wanted, &World::bare(&wanted).observe(&wanted));
+    let line =
+        |text: &str| Change { field: "line".to_owned(), from: Some(text.to_owned()), to: None };
+    let changes = vec![line("ETCD_NAME=other"), line("password = x9y8z7x9y8z7")];
+    let step = Step { changes, ..made.steps[0].clone() };
+    let from =
+        |changes: Vec<Change>| changes.into_iter().filter_map(|c| c.from).collect::<Vec<_>>();
+    let page = from(shown(&step));
+    assert_eq!(page[0], "ETCD_NAME=other");
+    assert!(page[1].starts_with("password") && !page[1].contains("x9y8z7"), "{page:?}");
+    assert_eq!(from(kept(&step)), ["by hand, not noted"; 2]);
 }
 
 #[test]

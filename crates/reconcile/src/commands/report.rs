@@ -72,8 +72,9 @@ pub(super) async fn run(cli: &Cli, arguments: &ReportArgs) -> Result<Outcome, Fa
     };
     let status = status(&prepared.desired, &pass.observed, &pass.plan, None);
     add("status.json".to_owned(), &json(serde_json::to_string_pretty(&status))?);
-    add("plan.txt".to_owned(), &plan::text(&pass.plan, true));
-    add("plan.json".to_owned(), &json(serde_json::to_string_pretty(&pass.plan))?);
+    let sent = plan::sent(&pass.plan);
+    add("plan.txt".to_owned(), &plan::text(&sent, true));
+    add("plan.json".to_owned(), &json(serde_json::to_string_pretty(&sent))?);
     let hosts: Vec<_> = prepared.desired.servers.keys().collect();
     let looks = hosts.iter().map(|host| ask(&prepared, host, "the server", SERVER));
     for (host, answer) in hosts.iter().zip(futures::future::join_all(looks).await) {
