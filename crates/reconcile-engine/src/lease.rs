@@ -290,7 +290,8 @@ async fn attempt<V: Voters>(
     let asked = Instant::now();
     let by = claimant.clone();
     let claim = if let Some(of) = gone {
-        *taking_over = Some(Instant::now() + TTL + MARGIN);
+        // The dead one renews no more: from the first try on.
+        taking_over.get_or_insert(Instant::now() + TTL + MARGIN);
         Ballot::TakeOver { by, of }
     } else {
         Ballot::Claim(by)
@@ -318,12 +319,15 @@ async fn attempt<V: Voters>(
     })
 }
 
-/// Renews until the lease is lost; drop it to stop renewing.
+/// Renews until the lease is lost or about to be given back; drop it to stop renewing.
 pub async fn keep<V: Voters>(port: &V, held: &Held) {
     let all = port.voters();
     let needed = all.len() / 2 + 1;
     loop {
-        tokio::time::sleep(RENEW).await;
+        tokio::select! {
+            () = tokio::time::sleep(RENEW) => {}
+            () = held.lost.cancelled() => return,
+        }
         let asked = Instant::now();
         if held.holds() {
             let claim = &Ballot::Claim(held.claimant.clone());
@@ -356,7 +360,8 @@ pub async fn keep<V: Voters>(port: &V, held: &Held) {
     }
 }
 
-/// Gives it back, so that the next need not wait for its end.
+/// Gives it back, so that the next need not wait for its end. The renewals must be over: one that comes
+/// after it is a grant again, and nobody could have the lease before that ends.
 pub async fn release<V: Voters>(port: &V, held: &Held) {
     held.lost.cancel();
     ballot(port, &port.voters(), &Ballot::Release(held.claimant.clone())).await;

@@ -1,6 +1,13 @@
 //! The operators' lease as the commands use it: who we are, waiting for it, keeping it.
 
-use std::{process, sync::Arc, time::Duration};
+use std::{
+    process,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::RngExt as _;
 use reconcile_engine::lease::{self, Candidate, GiveBack, Held, LeaseError, Wait};
@@ -13,6 +20,9 @@ use crate::{commands::Prepared, fleet::Electorate, output::say, state::Lock};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one waits that asked the holder: it finishes the steps at hand first.
 pub(crate) const ASKING: Duration = Duration::from_secs(60);
+
+/// A round of renewals takes no longer, but where a server is cut off.
+const ROUND: Duration = Duration::from_secs(2);
 
 /// A lease that is kept until it is released or lost.
 pub(crate) struct Lease {
@@ -58,11 +68,11 @@ impl Lease {
         let jitter = || rand::rng().random();
         let holder = holder(lock.and_then(Lock::mark));
         let gone = |other: &str| {
-            let outlived = mark(other).zip(lock).is_some_and(|(mark, lock)| lock.outlived(mark));
-            if outlived {
+            let gone = lock.is_some_and(|lock| gone(lock, other));
+            if gone {
                 tracing::info!(holder = other, "its process is gone; its lease is taken over");
             }
-            outlived
+            gone
         };
         let candidate = Candidate { holder: &holder, gone: &gone };
         let held = lease::win(electorate.as_ref(), candidate, wait, jitter, waits, stop).await?;
@@ -88,7 +98,9 @@ impl Lease {
     }
 
     /// Gives it back, so that the next operator need not wait for its end.
-    pub(crate) async fn release(self) {
+    pub(crate) async fn release(mut self) {
+        self.held.lost().cancel();
+        let _late_or_over = tokio::time::timeout(ROUND, &mut self.keeper).await;
         self.keeper.abort();
         lease::release(self.electorate.as_ref(), &self.held).await;
     }
@@ -141,12 +153,24 @@ pub(crate) fn told(error: &LeaseError) -> String {
     }
 }
 
-/// A name for this process and this attempt: `user@machine/process/seconds/number/mark`, without
+/// Of this process, whatever its number is.
+static PROCESS: LazyLock<String> = LazyLock::new(|| format!("{:08x}", rand::rng().random::<u32>()));
+
+/// A name for this process and this attempt: `user@machine/process/seconds/number.attempt/mark`, without
 /// blanks. In containers the first three may be those of another; the mark is its lock's.
 fn holder(mark: Option<&str>) -> String {
-    let number: u32 = rand::rng().random();
+    static ATTEMPT: AtomicU32 = AtomicU32::new(0);
+    let attempt = ATTEMPT.fetch_add(1, Ordering::Relaxed);
     let mark = mark.unwrap_or("-");
-    format!("{}/{}/{}/{number:08x}/{mark}", who(), process::id(), crate::state::now())
+    let (who, process, now) = (who(), process::id(), crate::state::now());
+    format!("{who}/{process}/{now}/{}.{attempt}/{mark}", *PROCESS)
+}
+
+/// Whether the process of a holder is no more. What this one held itself it gave back on purpose, for
+/// somebody who asked, say, and does not take again in his place.
+fn gone(lock: &Lock, holder: &str) -> bool {
+    let process = holder.split('/').nth(3).and_then(|number| number.split('.').next());
+    process != Some(PROCESS.as_str()) && mark(holder).is_some_and(|mark| lock.outlived(mark))
 }
 
 /// The mark of a holder's lock.
@@ -182,6 +206,9 @@ mod tests {
         assert_eq!(mark(&own), lock.mark());
         assert_ne!(own, holder(lock.mark()), "in one second, too");
         assert!(lock.outlived(mark(&own).expect("a mark")), "nobody else can hold what we hold");
+        assert!(!gone(&lock, &own), "we live");
+        let before = own.replace(PROCESS.as_str(), "00c0ffee");
+        assert!(gone(&lock, &before), "of the process before us");
         // A copy of the folder is another folder: whoever works from there may live.
         let copied = state::lock(other.path()).expect("a lock");
         assert_ne!(copied.mark(), lock.mark());
