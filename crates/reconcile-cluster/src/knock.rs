@@ -17,23 +17,60 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// PostgreSQL's SSLRequest: whoever speaks the protocol answers it with one byte, before any login.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
+/// No sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silence {
+    /// Nobody answered in time, as where a process is frozen.
+    NoAnswer,
+    /// It could not be asked, or is something else; the cause.
+    Fault(String),
+}
+
+impl std::fmt::Display for Silence {
+    fn fmt(&self, text: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoAnswer => text.write_str("no answer; stopped or frozen?"),
+            Self::Fault(cause) => text.write_str(cause),
+        }
+    }
+}
+
 /// Whether the health port of HAProxy gives any answer.
-pub async fn answers_http(dialer: &dyn Dialer, port: &Endpoint, path: &str) -> bool {
-    let answer = exchange(dialer, port, Method::GET, path, None, None);
-    matches!(timeout(ANSWER, answer).await, Ok(Ok(_)))
+///
+/// # Errors
+/// Why it gave none.
+pub async fn answers_http(dialer: &dyn Dialer, port: &Endpoint, path: &str) -> Result<(), Silence> {
+    match timeout(ANSWER, exchange(dialer, port, Method::GET, path, None, None)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(Silence::Fault(error.cause)),
+        Err(_) => Err(Silence::NoAnswer),
+    }
 }
 
 /// Whether PostgreSQL's protocol is spoken there; through a proxy, by what is behind it.
-pub async fn answers_postgresql(dialer: &dyn Dialer, port: &Endpoint) -> bool {
+///
+/// # Errors
+/// Why it is not.
+pub async fn answers_postgresql(dialer: &dyn Dialer, port: &Endpoint) -> Result<(), Silence> {
     let answer = async {
         let target = Target::Tcp { host: port.address.clone(), port: port.port };
-        let mut stream = dialer.dial(port.host.as_str(), target).await.ok()?;
-        stream.write_all(&SSL_REQUEST).await.ok()?;
-        stream.flush().await.ok()?;
-        let answer = stream.read_u8().await.ok()?;
-        matches!(answer, b'N' | b'S').then_some(())
+        let reached = dialer.dial(port.host.as_str(), target).await;
+        let mut stream = reached.map_err(|error| error.cause)?;
+        let asked = async {
+            stream.write_all(&SSL_REQUEST).await?;
+            stream.flush().await?;
+            stream.read_u8().await
+        };
+        match asked.await {
+            Ok(b'N' | b'S') => Ok(()),
+            Ok(_) => Err("what answers there is no PostgreSQL and no pooler".to_owned()),
+            Err(error) => Err(format!("the connection broke: {error}")),
+        }
     };
-    matches!(timeout(ANSWER, answer).await, Ok(Some(())))
+    match timeout(ANSWER, answer).await {
+        Ok(answer) => answer.map_err(Silence::Fault),
+        Err(_) => Err(Silence::NoAnswer),
+    }
 }
 
 #[cfg(test)]
@@ -88,17 +125,26 @@ mod tests {
     async fn what_is_frozen_gives_no_answer_though_its_port_opens() {
         let frozen = port(None).await;
         let began = tokio::time::Instant::now();
-        assert!(!answers_postgresql(&Here, &frozen).await);
-        assert!(!answers_http(&Here, &frozen, "/health").await);
+        assert_eq!(answers_postgresql(&Here, &frozen).await, Err(Silence::NoAnswer));
+        assert_eq!(answers_http(&Here, &frozen, "/health").await, Err(Silence::NoAnswer));
         assert!(began.elapsed() < ANSWER * 3);
-        assert!(answers_postgresql(&Here, &port(Some(b"N")).await).await);
-        assert!(answers_postgresql(&Here, &port(Some(b"S")).await).await);
-        assert!(!answers_postgresql(&Here, &port(Some(b"HTTP/1.0 400 Bad Request")).await).await);
+        assert_eq!(answers_postgresql(&Here, &port(Some(b"N")).await).await, Ok(()));
+        assert_eq!(answers_postgresql(&Here, &port(Some(b"S")).await).await, Ok(()));
+        let other = answers_postgresql(&Here, &port(Some(b"HTTP/1.0 400 Bad Request")).await).await;
+        assert!(matches!(other, Err(Silence::Fault(_))), "{other:?}");
         // A router that has nowhere to send clients lives.
         let down = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
-        assert!(answers_http(&Here, &port(Some(down)).await, "/health").await);
+        assert_eq!(answers_http(&Here, &port(Some(down)).await, "/health").await, Ok(()));
         let closed = Endpoint { port: 1, ..frozen };
-        assert!(!answers_postgresql(&Here, &closed).await);
-        assert!(!answers_http(&Here, &closed, "/health").await);
+        // That is told with its cause, and not as frozen.
+        for told in [
+            answers_postgresql(&Here, &closed).await,
+            answers_http(&Here, &closed, "/health").await,
+        ] {
+            assert!(
+                matches!(&told, Err(Silence::Fault(cause)) if cause.contains("refused")),
+                "{told:?}"
+            );
+        }
     }
 }

@@ -15,5 +15,5 @@ pub use admin::Console;
 pub use etcd::{KeyEvents, watch_keys};
 pub use http::{Endpoint, Login, exchange, servers_up};
 pub use hyper::{Method, StatusCode};
-pub use knock::{answers_http, answers_postgresql};
+pub use knock::{Silence, answers_http, answers_postgresql};
 pub use verify::verify;

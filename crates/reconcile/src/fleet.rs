@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use reconcile_cluster::{Endpoint, KeyEvents, answers_http, answers_postgresql, watch_keys};
+use reconcile_cluster::{
+    Endpoint, KeyEvents, Silence, answers_http, answers_postgresql, watch_keys,
+};
 use reconcile_core::{
     action::{Action, PatroniAction},
     desired::{
@@ -41,6 +43,22 @@ pub(crate) struct RealFleet {
     etcd: BTreeMap<HostName, Endpoint>,
     patroni_keys: String,
     switching: RealSwitching,
+}
+
+/// What clients come through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Router,
+    Pooler,
+    /// HAProxy, which hands on to the poolers of all nodes.
+    Way,
+}
+
+/// Something that gives no sign of life.
+pub(crate) struct Silent {
+    pub(crate) part: Part,
+    pub(crate) name: String,
+    pub(crate) why: Silence,
 }
 
 impl RealFleet {
@@ -210,27 +228,30 @@ impl RealFleet {
         self.ssh.carry(&self.cluster, claimant);
     }
 
-    /// What of a node gives no sign of life: its router, its poolers, or its way in with the pooler behind it.
-    pub(crate) async fn silent(&self, front: &Front, spec: &ClusterSpec) -> Vec<String> {
+    /// What of a node gives no sign of life: its router, its poolers, or its way in with the poolers behind it.
+    pub(crate) async fn silent(&self, front: &Front, spec: &ClusterSpec) -> Vec<Silent> {
         let at = |port| Endpoint { host: front.host.clone(), address: front.address.clone(), port };
         let router = at(spec.haproxy.router_ports.health);
         let (write, read) = (at(spec.pgbouncer.ports.write), at(spec.pgbouncer.ports.read));
         let way = at(front.write_port);
         let dialer = self.ssh.as_ref();
-        let lives = futures::join!(
+        let signs = futures::join!(
             answers_http(dialer, &router, "/health"),
             answers_postgresql(dialer, &write),
             answers_postgresql(dialer, &read),
             answers_postgresql(dialer, &way),
         );
         let parts = [
-            ("router", &router, lives.0),
-            ("pooler for writes", &write, lives.1),
-            ("pooler for reads", &read, lives.2),
-            (front.through.as_str(), &way, lives.3),
+            (Part::Router, "router", &router, signs.0),
+            (Part::Pooler, "pooler for writes", &write, signs.1),
+            (Part::Pooler, "pooler for reads", &read, signs.2),
+            (Part::Way, front.through.as_str(), &way, signs.3),
         ];
-        let silent = parts.into_iter().filter(|(_, _, lives)| !lives);
-        silent.map(|(name, at, _)| format!("{name} (port {})", at.port)).collect()
+        let silent = parts.into_iter().filter_map(|(part, name, at, sign)| {
+            let why = sign.err()?;
+            Some(Silent { part, name: format!("{name} (port {})", at.port), why })
+        });
+        silent.collect()
     }
 
     /// What changes on a server that a probe with `request` would look at.

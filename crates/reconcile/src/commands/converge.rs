@@ -12,7 +12,7 @@ use reconcile_core::{
     plan::{counted, verify_request},
     poolers::stopped,
     ports::Fleet as _,
-    verify::{Proof, VerifyReport, observed_proofs},
+    verify::{Front, Proof, VerifyReport, observed_proofs},
 };
 use reconcile_engine::{
     Converged, Event, Journal, Leased, Listener, PassError, converge, lease::Wait, look,
@@ -25,7 +25,7 @@ use crate::{
     base::Base,
     cli::Cli,
     failure::{Failure, Outcome},
-    fleet::RealFleet,
+    fleet::{Part, RealFleet, Silent},
     lease::{self, Lease},
     output,
     progress::Progress,
@@ -128,29 +128,55 @@ pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool
 
 /// Whether each node's way in, poolers and router give a sign of life. A way in passes by a dead router or pooler
 /// of its own node, whose clients it had still wait in it. Where a pooler does not run nobody is asked.
+/// What is silent once is asked again: a connection to a server may just be made anew.
 pub(super) async fn signs(prepared: &Prepared, observed: &Observed) -> Vec<Proof> {
     let request =
         verify_request(&prepared.spec, observed, SecretText::new(""), false, String::new());
     let runs = request.fronts.iter();
     let runs = runs.filter(|front| !stopped(&prepared.desired, observed, &front.host));
     let spec = &prepared.spec;
-    join_all(runs.map(async |front| {
+    let mut nodes = join_all(runs.map(async |front| {
         let began = Instant::now();
-        let silent = prepared.fleet.silent(front, spec).await;
-        Proof {
-            what: format!("signs of life on {}", front.host),
-            host: Some(front.host.clone()),
-            way: None,
-            holds: silent.is_empty(),
-            millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            detail: if silent.is_empty() {
-                "its way in, poolers and router answer".to_owned()
-            } else {
-                format!("{}: no answer; stopped or frozen?", silent.join(", "))
-            },
+        let mut silent = prepared.fleet.silent(front, spec).await;
+        if !silent.is_empty() {
+            silent = prepared.fleet.silent(front, spec).await;
         }
+        (front, began.elapsed(), silent)
     }))
-    .await
+    .await;
+    // A way in hands on to the poolers of all nodes: which of them does not answer is known then.
+    let poolers = |silent: &[Silent]| silent.iter().any(|silent| silent.part == Part::Pooler);
+    if nodes.iter().any(|(_, _, silent)| poolers(silent)) {
+        for (_, _, silent) in &mut nodes {
+            silent.retain(|silent| silent.part != Part::Way);
+        }
+    }
+    let proof = |(front, took, silent): (&Front, Duration, Vec<Silent>)| Proof {
+        what: format!("signs of life on {}", front.host),
+        host: Some(front.host.clone()),
+        way: None,
+        holds: silent.is_empty(),
+        millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        detail: if silent.is_empty() {
+            "its way in, poolers and router answer".to_owned()
+        } else {
+            let words: Vec<_> =
+                silent.iter().map(|silent| format!("{}: {}", silent.name, silent.why)).collect();
+            words.join("; ")
+        },
+    };
+    nodes.into_iter().map(proof).collect()
+}
+
+/// Whether everything that clients come through answered when it was asked once.
+pub(super) async fn answers(prepared: &Prepared, observed: &Observed) -> bool {
+    let request =
+        verify_request(&prepared.spec, observed, SecretText::new(""), false, String::new());
+    let runs = request.fronts.iter();
+    let runs = runs.filter(|front| !stopped(&prepared.desired, observed, &front.host));
+    let spec = &prepared.spec;
+    let all = join_all(runs.map(|front| prepared.fleet.silent(front, spec))).await;
+    all.iter().all(Vec::is_empty)
 }
 
 /// Converges under the lease; where nothing is to be done, without. None: somebody else holds it.

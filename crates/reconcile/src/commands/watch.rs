@@ -12,7 +12,7 @@ use reconcile_engine::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::converge::{Prepared, prepare, prove, resume_what_was_left, signs};
+use super::converge::{Prepared, answers, prepare, prove, resume_what_was_left};
 use crate::{
     cli::Cli,
     failure::{Failure, Outcome},
@@ -214,6 +214,6 @@ impl Prove<Leased<Watched>> for Prover {
     }
 
     async fn answers(&self, current: &Current<Leased<Watched>>, observed: &Observed) -> bool {
-        signs(&current.fleet.fleet.0, observed).await.iter().all(|sign| sign.holds)
+        answers(&current.fleet.fleet.0, observed).await
     }
 }
