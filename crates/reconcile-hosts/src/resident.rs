@@ -47,6 +47,9 @@ const TERM: Duration = Duration::from_secs(300);
 /// The quick reader has this long; it takes hundredths of a second.
 const QUICK: Duration = Duration::from_secs(3);
 
+/// What the quick reader found odd may be a moment's, such as an answer that was late.
+const ODD: Duration = Duration::from_secs(5);
+
 /// The residents of one connection.
 #[derive(Default)]
 pub(crate) struct Residents {
@@ -57,8 +60,8 @@ pub(crate) struct Residents {
     shell: Option<Resident>,
     psql: Option<(ProbeRequest, Resident)>,
     quick: Option<Resident>,
-    /// Since when the quick reader found something odd: looking is then the script's.
-    odd: Option<Instant>,
+    /// Since when the quick reader found something odd, and for how long looking is the script's.
+    odd: Option<(Instant, Duration)>,
     /// When the question was put that the last answer is to: what came before it is not the server's time.
     pub(crate) asked: Option<SystemTime>,
     known: Option<Known>,
@@ -273,29 +276,35 @@ impl Residents {
         deadline: Duration,
     ) -> Result<Option<Sections>, Fault> {
         let spared = !marks.files.is_empty() && (!request.docker || marks.tell_of_docker());
-        self.odd = self.odd.filter(|since| since.elapsed() < FRESH);
-        if spared && self.odd.is_none() {
+        if spared && self.odd.is_none_or(|(since, lasts)| since.elapsed() >= lasts) {
             let quick = self.quick.take().filter(Resident::has_time);
             self.asked = Some(SystemTime::now());
             match timeout(QUICK, reader::look(quick, way, request, marks)).await {
                 Ok(Quick::Told(quick, sections)) => {
                     self.quick = Some(quick);
+                    self.odd = None;
                     return Ok(Some(sections));
                 }
                 Ok(Quick::Moved(quick)) => self.quick = Some(quick),
                 Ok(Quick::Odd(quick, why)) => {
                     tracing::debug!(why, "the probe's script looks");
                     self.quick = Some(quick);
-                    self.odd = Some(Instant::now());
+                    self.leave_to_script();
                 }
                 gone_or_late => {
                     let late = gone_or_late.is_err();
                     tracing::debug!(late, "the quick reader is gone; the probe's script looks");
-                    self.odd = Some(Instant::now());
+                    self.leave_to_script();
                 }
             }
         }
         self.shell(way, script, deadline).await
+    }
+
+    /// For a moment, and for longer where it was so the time before.
+    fn leave_to_script(&mut self) {
+        let lasts = self.odd.map_or(ODD, |(_, lasts)| (lasts * 2).min(FRESH));
+        self.odd = Some((Instant::now(), lasts));
     }
 
     /// Runs a probe's script in the shell, which is opened where it is not.

@@ -390,11 +390,20 @@ async fn what_the_quick_reader_finds_odd_is_the_scripts_for_a_while() {
             fake.asked(&mut residents, 0).await;
         }
         assert_eq!(fake.counted(), (1, 3));
-        assert_eq!(fake.0.lock().unwrap().read, usize::from(quick.is_some()));
+        let read = |fake: &Fake| fake.0.lock().unwrap().read;
+        assert_eq!(read(&fake), usize::from(quick.is_some()));
+        // It is asked again soon, and less soon where it says the same.
+        for (after, asked) in [(5, 2), (5, 2), (5, 3), (10, 3)] {
+            tokio::time::advance(Duration::from_secs(after)).await;
+            // What is known is asked anew after a while, by the script in any case.
+            residents.known.as_mut().unwrap().at = Instant::now();
+            fake.asked(&mut residents, 0).await;
+            assert_eq!(read(&fake), if quick.is_some() { asked } else { 0 }, "{after}");
+        }
         fake.0.lock().unwrap().quick = Some("");
         tokio::time::advance(FRESH).await;
         fake.asked(&mut residents, 0).await;
         fake.asked(&mut residents, 0).await;
-        assert_eq!(fake.counted(), (2, 3));
+        assert_eq!(fake.counted(), (2, 7));
     }
 }
