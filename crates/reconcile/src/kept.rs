@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn what_was_taken_is_found_from_wherever_its_path_is_named() {
         let place = tempfile::tempdir().expect("a folder");
-        let (state, work) = (place.path().join("state/_files"), place.path().join("work"));
+        let (state, work) = (place.path().join("state/_files"), place.path().join("files"));
         fs::create_dir(&work).expect("made");
         let path = work.join("cluster.yaml");
         assert_eq!(last(&state, &path).expect("read"), None);
@@ -140,7 +140,7 @@ mod tests {
         keep(&state, &path, &texts("one")).expect("kept");
         let link = place.path().join("link");
         std::os::unix::fs::symlink(&work, &link).expect("linked");
-        for other in ["work/cluster.yaml", "work/../work/./cluster.yaml", "link/cluster.yaml"] {
+        for other in ["files/cluster.yaml", "files/../files/./cluster.yaml", "link/cluster.yaml"] {
             let kept = last(&state, &place.path().join(other)).expect("read").expect("kept");
             assert_eq!(kept.files, texts("one"), "{other}");
         }

@@ -126,16 +126,20 @@ pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool
     report
 }
 
-/// Whether each node's way in, poolers and router give a sign of life. A way in passes by a dead router or pooler
-/// of its own node, whose clients it had still wait in it. Where a pooler does not run nobody is asked.
-/// What is silent once is asked again: a connection to a server may just be made anew.
-pub(super) async fn signs(prepared: &Prepared, observed: &Observed) -> Vec<Proof> {
+/// The ways in whose pooler runs: only of those is a sign of life asked.
+fn fronts(prepared: &Prepared, observed: &Observed) -> Vec<Front> {
     let request =
         verify_request(&prepared.spec, observed, SecretText::new(""), false, String::new());
-    let runs = request.fronts.iter();
-    let runs = runs.filter(|front| !stopped(&prepared.desired, observed, &front.host));
-    let spec = &prepared.spec;
-    let mut nodes = join_all(runs.map(async |front| {
+    let fronts = request.fronts.into_iter();
+    fronts.filter(|front| !stopped(&prepared.desired, observed, &front.host)).collect()
+}
+
+/// Whether each node's way in, poolers and router give a sign of life. A way in passes by a dead router or pooler
+/// of its own node, whose clients it had still wait in it.
+/// What is silent once is asked again: a connection to a server may just be made anew.
+pub(super) async fn signs(prepared: &Prepared, observed: &Observed) -> Vec<Proof> {
+    let (fronts, spec) = (fronts(prepared, observed), &prepared.spec);
+    let mut nodes = join_all(fronts.iter().map(async |front| {
         let began = Instant::now();
         let mut silent = prepared.fleet.silent(front, spec).await;
         if !silent.is_empty() {
@@ -170,12 +174,8 @@ pub(super) async fn signs(prepared: &Prepared, observed: &Observed) -> Vec<Proof
 
 /// Whether everything that clients come through answered when it was asked once.
 pub(super) async fn answers(prepared: &Prepared, observed: &Observed) -> bool {
-    let request =
-        verify_request(&prepared.spec, observed, SecretText::new(""), false, String::new());
-    let runs = request.fronts.iter();
-    let runs = runs.filter(|front| !stopped(&prepared.desired, observed, &front.host));
-    let spec = &prepared.spec;
-    let all = join_all(runs.map(|front| prepared.fleet.silent(front, spec))).await;
+    let (fronts, spec) = (fronts(prepared, observed), &prepared.spec);
+    let all = join_all(fronts.iter().map(|front| prepared.fleet.silent(front, spec))).await;
     all.iter().all(Vec::is_empty)
 }
 
