@@ -25,6 +25,7 @@ mod t20_killed_anywhere;
 mod t21_two_operators;
 mod t22_access;
 mod t23_packages;
+mod t24_rollout;
 mod t30_strangers;
 mod t31_bad_hosts;
 mod t40_no_docker;

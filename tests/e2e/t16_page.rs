@@ -14,12 +14,16 @@ const SHOWN: Duration = Duration::from_secs(3);
 
 fn watch(lab: &Lab, spec: &Path, address: &str) -> (Job, String) {
     let job = lab.start(spec, &["--watch", "--interval", "600", "--listen", address]);
-    let url = until("the page's address", PATIENCE, || {
+    let url = told_url(&job);
+    (job, url)
+}
+
+fn told_url(job: &Job) -> String {
+    until("the page's address", PATIENCE, || {
         let told = job.told();
         let url = told.split("status and page on ").nth(1).and_then(|rest| rest.lines().next());
         url.map(str::to_owned).ok_or(told)
-    });
-    (job, url)
+    })
 }
 
 fn headline(browser: &mut Browser, wanted: &str) -> Duration {
@@ -115,6 +119,22 @@ fn broken_file(lab: &Lab, spec: &Path, browser: &mut Browser) {
     assert_eq!(browser.value("document.getElementById('broken').hidden"), true);
 }
 
+/// A second operator names the first one, and shows as its own nothing that it has not seen.
+fn standby(lab: &Lab, spec: &Path, browser: &mut Browser) {
+    let state = lab.dir().join("state-standby");
+    let state = state.to_str().expect("the lab's folder is text");
+    let job = lab.start(spec, &["--watch", "--listen", "127.0.0.1:0", "--state-dir", state]);
+    let url = told_url(&job);
+    browser.open(&url);
+    headline(browser, "Standby: ");
+    let text = |id: &str| format!("document.getElementById('{id}').textContent");
+    let head = browser.value(&text("headline-text")).to_string();
+    assert!(head.contains(" (process ") && head.contains("keeps this cluster"), "{head}");
+    assert_eq!(browser.value(&text("steps")), "Not made: this operator is a standby.");
+    assert_eq!(browser.value(&text("map")), "Not observed: this operator is a standby.");
+    job.kill();
+}
+
 #[test]
 fn the_page_follows_the_cluster() {
     let mut lab = Lab::shared();
@@ -141,6 +161,7 @@ fn the_page_follows_the_cluster() {
     headline(&mut browser, "All is well");
     let events = browser.value("document.getElementById('events').textContent").to_string();
     assert!(events.contains(&format!("start {replica}/etcd.service")), "{events}");
+    assert!(events.contains(&format!("drift {replica}/etcd.service (units): ")), "{events}");
     broken_file(&lab, &spec, &mut browser);
 
     job.kill();
@@ -156,6 +177,7 @@ fn the_page_follows_the_cluster() {
         if lost == true { Ok(()) } else { Err(lost.to_string()) }
     });
     headline(&mut browser, "All is well");
+    standby(&lab, &spec, &mut browser);
     drop(browser);
     job.kill();
 }

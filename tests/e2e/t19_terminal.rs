@@ -204,7 +204,7 @@ fn with_a_broken_file(lab: &Lab, spec: &Path) {
     let logs = lab.reconcile(spec, &["logs", "etcd", "--lines", "1"]);
     let plan = lab.reconcile(spec, &["plan"]);
     std::fs::write(spec, good).expect("written");
-    let status = status.expect(0).says(note).says("Operator  ");
+    let status = status.expect(3).says(note).says("Operator  ");
     assert!(status.stdout.contains("all ") && status.stdout.contains("hold"), "{status}");
     assert_eq!(answer.expect(0).says(note).stdout, "42\n");
     pause.expect(0).says(note).says("main is paused until");

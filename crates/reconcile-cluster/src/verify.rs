@@ -59,6 +59,7 @@ async fn proof(
         holds: seen.is_ok(),
         millis: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         detail: seen.unwrap_or_else(|failure| failure.cause),
+        ..Proof::default()
     }
 }
 

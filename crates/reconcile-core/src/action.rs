@@ -437,18 +437,37 @@ pub enum SwarmAction {
     /// Creates a service and waits until its tasks run on every node that they should.
     CreateService {
         /// The service.
-        spec: ServiceSpec,
+        spec: Box<ServiceSpec>,
         /// How many tasks to wait for.
         tasks: usize,
     },
     /// Updates a service of ours, only if its version is still this one, and waits for the tasks.
     UpdateService {
         /// The service.
-        spec: ServiceSpec,
+        spec: Box<ServiceSpec>,
         /// Version index that the plan was made from.
         version: u64,
         /// How many tasks to wait for.
         tasks: usize,
+        /// Ids of the nodes that the update is yet to come to: each is marked and set to `pause` before it,
+        /// which keeps the tasks that run there.
+        waits: Vec<String>,
+        /// The servers whose tasks are replaced. Where others wait they are tried, and where they do not
+        /// serve and the others do the service goes back to what it was.
+        first: Vec<HostName>,
+    },
+    /// Has the update come to a node that waits: first the servers that have it must serve, then it takes
+    /// tasks again and loses its mark, and its new tasks are waited for. A node that somebody drained
+    /// meanwhile only loses the mark.
+    UpdateNode {
+        /// Node id.
+        node_id: String,
+        /// Full names of the services whose tasks must go on running there.
+        services: Vec<String>,
+        /// How long they must, in milliseconds.
+        steady_ms: u64,
+        /// The servers that have the update.
+        updated: Vec<HostName>,
     },
     /// Waits until the tasks of a service run; changes nothing.
     AwaitService {
@@ -457,6 +476,14 @@ pub enum SwarmAction {
         /// How many tasks to wait for.
         tasks: usize,
     },
+}
+
+impl Action {
+    /// Brings what was begun on one node to the next. To leave it half done is worse than a restart outside
+    /// of a window, and it undoes no drift.
+    pub(crate) fn ends_a_rollout(&self) -> bool {
+        matches!(self, Self::Swarm(_, SwarmAction::UpdateNode { .. }))
+    }
 }
 
 /// A Swarm config or secret to create.

@@ -6,6 +6,7 @@
 mod access;
 mod membership;
 mod roll;
+mod rollout;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +72,8 @@ pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violati
             Impact::Switchover => desired.policy.switchover,
         };
         let open = || windows::is_open(&desired.policy.windows, observed.at);
-        if allowed != Permission::Allowed && !(allowed == Permission::InWindow && open()) {
+        let ends = step.action.ends_a_rollout();
+        if !ends && allowed != Permission::Allowed && !(allowed == Permission::InWindow && open()) {
             broken("what the policy does not allow is not done");
         }
         let (Action::Host(host, _) | Action::Patroni(host, _) | Action::Swarm(host, _)) =
@@ -428,7 +430,11 @@ fn check_swarm(
                 broken("a Swarm is founded only where none is known to be");
             }
         }
-        SwarmAction::UpdateService { spec, version, .. } => {
+        SwarmAction::UpdateNode { node_id, .. } => {
+            rollout::check_next(desired, observed, node_id, broken);
+        }
+        SwarmAction::UpdateService { spec, version, waits, .. } => {
+            rollout::check_first(desired, observed, waits, broken);
             let fact = facts.and_then(|facts| facts.services.get(&spec.name));
             if !ours(fact.map(|fact| &fact.spec.labels)) {
                 broken("a service that is not ours is not changed");

@@ -6,6 +6,7 @@ pub mod action;
 pub mod adopt;
 pub mod check;
 pub mod desired;
+pub mod leads;
 pub mod lease;
 pub mod model;
 pub mod plan;

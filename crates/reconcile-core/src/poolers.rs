@@ -46,13 +46,13 @@ pub fn stopped(desired: &Desired, observed: &Observed, node: &HostName) -> bool 
 
 fn pooler(desired: &Desired, observed: &Observed, node: &HostName) -> Result<Pooler, String> {
     let Some(facts) = observed.host(node) else {
-        return Err(format!("{node} is not known, and so is its pooler"));
+        return Err(format!("{node} is not known, and neither is its pooler"));
     };
     let swarm: &SwarmFacts = match &observed.swarm {
         Observation::Known(Some(swarm)) => swarm,
         Observation::Known(None) => return Ok(Pooler::Stopped),
         Observation::Unknown { .. } => {
-            return Err("the Swarm is not known, and so is where poolers run".to_owned());
+            return Err("the Swarm is not known, and neither is where poolers run".to_owned());
         }
     };
     let docker = match &facts.docker {
@@ -60,7 +60,7 @@ fn pooler(desired: &Desired, observed: &Observed, node: &HostName) -> Result<Poo
         Observation::Known(None) if desired.leaves(node) => return Ok(Pooler::NotWanted),
         Observation::Known(None) => return Ok(Pooler::Stopped),
         Observation::Unknown { .. } => {
-            return Err(format!("Docker on {node} is not known, and so is its pooler"));
+            return Err(format!("Docker on {node} is not known, and neither is its pooler"));
         }
     };
     let id = docker.swarm.node_id.as_str();

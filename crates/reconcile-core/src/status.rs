@@ -2,6 +2,7 @@
 //! one pass's observations, plan and proof.
 
 mod maintenance;
+mod source;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use maintenance::Maintenance;
+pub use source::NotTaken;
 pub use topology::Leaving;
 
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
         PatroniRole,
     },
     plan::{Held, Plan, Verb, counted, differs},
-    verify::{Serves, VerifyReport},
+    verify::{Serves, VerifyReport, missing_primary},
 };
 
 /// The status of a cluster.
@@ -106,8 +108,10 @@ pub struct HostStatus {
     pub name: HostName,
     /// Address.
     pub address: String,
-    /// Why it is unknown; None: it answered.
+    /// Why it is unknown; None: it could be looked at.
     pub unreachable: Option<String>,
+    /// Whether it answers at all: one that is unknown may do so, and refuse the login.
+    pub answers: bool,
     /// How far it is, where it is to leave.
     pub leaving: Option<Leaving>,
     /// etcd: `leader`, `member`, `unhealthy`, `down`, `-` where it has no member.
@@ -122,7 +126,7 @@ pub struct HostStatus {
     pub lag_bytes: Option<u64>,
     /// How WAL is archived, of a primary that archives.
     pub archiver: Option<ArchiverFact>,
-    /// Swarm: `leader`, `manager`, `worker`, `outside`, …
+    /// Swarm: `leader`, `manager`, `worker`, `drain`, `outside`, …
     pub swarm: String,
     /// Running tasks of the stack here.
     pub tasks: Option<usize>,
@@ -170,6 +174,9 @@ pub struct TaskStatus {
     pub host: HostName,
     /// `running`, `preparing`, `failed`, …
     pub state: String,
+    /// It runs and gives no sign of life, by the last proof of service.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
 }
 
 /// The status that a pass shows.
@@ -182,13 +189,12 @@ pub fn status(
     let hosts: Vec<_> =
         desired.servers.keys().map(|host| host_status(desired, observed, host)).collect();
     let services = services(desired, observed);
-    let mut conditions = vec![ready(plan.steps.len(), plan.stalled().count(), proof.as_ref())];
-    conditions.push(Condition {
+    let mut conditions = vec![Condition {
         kind: "Reconciling",
         status: truth(!plan.steps.is_empty()),
         reason: if plan.steps.is_empty() { "NothingToDo" } else { "StepsPending" },
         message: format!("{} pending", counted(plan.steps.len(), "step")),
-    });
+    }];
     let stalled = plan.stuck().count();
     conditions.push(Condition {
         kind: "Stalled",
@@ -227,20 +233,19 @@ pub fn status(
         },
     });
     conditions.push(layer("EtcdHealthy", "etcd members healthy", &hosts, |host| {
-        (host.etcd != "-").then_some(host.etcd == "leader" || host.etcd == "member")
+        (&host.etcd, matches!(host.etcd.as_str(), "leader" | "member"))
     }));
-    conditions.push(layer("DatabaseHealthy", "PostgreSQL members serve", &hosts, |host| {
-        (host.role != "-").then_some(host.role == "primary" || host.role == "replica")
-    }));
-    conditions.push(layer("SwarmHealthy", "nodes in the Swarm", &hosts, |host| {
-        (host.swarm != "-")
-            .then_some(host.swarm == "leader" || host.swarm == "manager" || host.swarm == "worker")
+    conditions.push(database(&hosts, || missing_primary(desired, observed)));
+    conditions.push(layer("SwarmHealthy", "nodes in the Swarm, and active", &hosts, |host| {
+        let fit = matches!(host.swarm.as_str(), "leader" | "manager" | "worker");
+        // What leaves is drained on the way.
+        (&host.swarm, fit || host.leaving.is_some() && host.swarm == "drain")
     }));
     conditions.push(utilities(&services, observed.swarm.reason().filter(|_| !services.is_empty())));
     conditions.push(topology::leaving(desired, observed));
     conditions.push(topology::orphans(desired, observed));
     conditions.push(locked_out(desired));
-    Status {
+    let mut status = Status {
         cluster: desired.cluster.clone(),
         observed_generation: desired.digest(),
         conditions,
@@ -262,8 +267,14 @@ pub fn status(
             .collect(),
         queued: plan.queued().cloned().collect(),
         held: plan.stalled().cloned().collect(),
-        proof,
+        proof: None,
+    };
+    let ready = status.ready(proof.as_ref());
+    status.conditions.insert(0, ready);
+    if let Some(proof) = proof {
+        status.prove(proof);
     }
+    status
 }
 
 fn truth(value: bool) -> Truth {
@@ -273,45 +284,84 @@ fn truth(value: bool) -> Truth {
 impl Status {
     /// Takes in a proof that was made after the rest.
     pub fn prove(&mut self, proof: VerifyReport) {
-        let condition = ready(self.pending.len(), self.held.len(), Some(&proof));
-        if let Some(old) = self.conditions.iter_mut().find(|old| old.kind == condition.kind) {
-            *old = condition;
+        self.replace(self.ready(Some(&proof)));
+        for service in &mut self.services {
+            let name = service.name.clone();
+            for task in &mut service.tasks {
+                let silent = proof.proofs.iter().any(|proof| {
+                    let parts = &mut proof.silent.iter();
+                    proof.host.as_ref() == Some(&task.host)
+                        && parts.any(|part| {
+                            name.strip_suffix(part).is_some_and(|stack| stack.ends_with('_'))
+                        })
+                });
+                task.silent = silent && task.state == "running";
+            }
+        }
+        let swarm = self.conditions.iter().find(|old| old.kind == "UtilitiesHealthy");
+        if swarm.is_some_and(|old| old.status != Truth::Unknown) {
+            self.replace(utilities(&self.services, None));
         }
         self.proof = Some(proof);
     }
 
     /// What was proven is too long ago to count.
     pub fn unprove(&mut self) {
-        let condition = ready(self.pending.len(), self.held.len(), None);
+        self.prove(VerifyReport::default());
+        self.replace(self.ready(None));
+        self.proof = None;
+    }
+
+    fn replace(&mut self, condition: Condition) {
         if let Some(old) = self.conditions.iter_mut().find(|old| old.kind == condition.kind) {
             *old = condition;
         }
-        self.proof = None;
     }
-}
 
-fn ready(pending: usize, held: usize, proof: Option<&VerifyReport>) -> Condition {
-    let (status, reason, message) = match proof {
-        _ if pending > 0 => {
-            (Truth::False, "NotConverged", format!("{} pending", counted(pending, "step")))
-        }
-        Some(proof) if !proof.holds() => {
-            let reason = match proof.serves() {
-                Serves::Partly => "PartlyServing",
-                Serves::Not => "NotServing",
-                Serves::Wholly | Serves::InDoubt => "ProofFailed",
-            };
-            (Truth::False, reason, proof.told())
-        }
-        _ if held > 0 => (Truth::False, "Held", format!("{} held", counted(held, "object"))),
-        Some(proof) => (
-            Truth::True,
-            "Serving",
-            format!("as desired, and {} proofs of service hold", proof.proofs.len()),
-        ),
-        None => (Truth::Unknown, "NotProven", "as desired; service was not proven".to_owned()),
-    };
-    Condition { kind: "Ready", status, reason, message }
+    /// Whether clients are served comes first: whatever is pending or held is of no use to them.
+    fn ready(&self, proof: Option<&VerifyReport>) -> Condition {
+        let pending = self.pending.len();
+        let besides = match pending {
+            0 => String::new(),
+            _ => format!("; {} pending", counted(pending, "step")),
+        };
+        let unseen: Vec<_> = self.hosts.iter().filter(|host| host.unreachable.is_some()).collect();
+        let (status, reason, message) = match (proof, self.held.as_slice()) {
+            (Some(proof), _) if proof.fails() => {
+                let reason = match proof.serves() {
+                    Serves::Partly => "PartlyServing",
+                    Serves::NoWrites => "NoWrites",
+                    Serves::Not => "NotServing",
+                    Serves::Wholly | Serves::Unknown | Serves::InDoubt => "ProofFailed",
+                };
+                (Truth::False, reason, proof.told() + &besides)
+            }
+            _ if pending > 0 => {
+                (Truth::False, "NotConverged", format!("{} pending", counted(pending, "step")))
+            }
+            // Nothing is known to be wrong.
+            (Some(proof), _) if !proof.holds() => (Truth::Unknown, "HostUnknown", proof.told()),
+            (None, _) if !unseen.is_empty() => {
+                let names: Vec<_> = unseen.iter().map(|host| host.name.as_str()).collect();
+                let message = format!("service was not proven; not observed: {}", names.join(", "));
+                (Truth::Unknown, "HostUnknown", message)
+            }
+            (_, [first, ..]) => {
+                let held = counted(self.held.len(), "object");
+                let message = format!("{held} held, first {}: {}", first.object, first.reason);
+                (Truth::False, "Held", message)
+            }
+            (Some(proof), _) => (
+                Truth::True,
+                "Serving",
+                format!("as desired, and {} proofs of service hold", proof.proofs.len()),
+            ),
+            (None, _) => {
+                (Truth::Unknown, "NotProven", "as desired; service was not proven".to_owned())
+            }
+        };
+        Condition { kind: "Ready", status, reason, message }
+    }
 }
 
 /// Whether the access rules keep somebody out who must come in, be they in force or not.
@@ -337,6 +387,16 @@ fn utilities(services: &[ServiceStatus], unknown: Option<&str>) -> Condition {
     let runs = |service: &ServiceStatus| service.running.unwrap_or(0);
     let (whole, lacking): (Vec<_>, Vec<_>) =
         services.iter().partition(|service| runs(service) >= service.wanted);
+    let silent: Vec<_> = services
+        .iter()
+        .flat_map(|service| service.tasks.iter().map(move |task| (service, task)))
+        .filter(|(_, task)| task.silent)
+        .map(|(service, task)| format!("{} on {}", service.name, task.host))
+        .collect();
+    if lacking.is_empty() && !silent.is_empty() {
+        let message = format!("no sign of life of {}", silent.join(", "));
+        return Condition { kind, status: Truth::False, reason: "TasksSilent", message };
+    }
     if lacking.is_empty() {
         let message = format!("{all} of {all} services run all their tasks");
         return Condition { kind, status: Truth::True, reason: "AllTasksRun", message };
@@ -355,33 +415,76 @@ fn utilities(services: &[ServiceStatus], unknown: Option<&str>) -> Condition {
     Condition { kind, status: Truth::False, reason: "TasksMissing", message }
 }
 
+/// The condition of a layer: of each server the word that the layer has for it, and whether that is well.
 fn layer(
     kind: &'static str,
     what: &str,
     hosts: &[HostStatus],
-    fit: impl Fn(&HostStatus) -> Option<bool>,
+    word: impl Fn(&HostStatus) -> (&str, bool),
 ) -> Condition {
     let concerned: Vec<_> =
-        hosts.iter().filter_map(|host| fit(host).map(|fit| (host, fit))).collect();
-    let good = concerned.iter().filter(|(_, fit)| *fit).count();
-    let unknown = concerned.iter().any(|(host, _)| host.unreachable.is_some());
-    let (status, reason) = if good == concerned.len() {
-        (Truth::True, "AllWell")
-    } else if unknown {
-        (Truth::Unknown, "HostUnknown")
-    } else {
-        (Truth::False, "Degraded")
-    };
-    let mut message = format!("{good} of {} {what}", concerned.len());
-    let silent: Vec<_> = concerned
+        hosts.iter().filter(|host| word(host).0 != "-").map(|host| (host, word(host))).collect();
+    let good = concerned.iter().filter(|(_, (_, fit))| *fit).count();
+    let unknown: Vec<_> = concerned
         .iter()
-        .filter(|(host, _)| host.unreachable.is_some())
+        .filter(|(_, (word, _))| *word == "unknown")
         .map(|(host, _)| host.name.as_str())
         .collect();
-    if !silent.is_empty() {
-        message.push_str(&format!("; not observed: {}", silent.join(", ")));
+    let wrong: Vec<_> = concerned
+        .iter()
+        .filter(|(_, (word, fit))| !fit && *word != "unknown")
+        .map(|(host, (word, _))| format!("{}: {word}", host.name))
+        .collect();
+    let (status, reason) = if good == concerned.len() {
+        (Truth::True, "AllWell")
+    } else if !wrong.is_empty() {
+        (Truth::False, "Degraded")
+    } else {
+        (Truth::Unknown, "HostUnknown")
+    };
+    let mut message = if good == 0 && wrong.is_empty() && !unknown.is_empty() {
+        // None of them is known not to be.
+        format!("it is not known which are {}", what.replace(", and active", ""))
+    } else {
+        format!("{good} of {} {what}", concerned.len())
+    };
+    if !wrong.is_empty() {
+        message.push_str(&format!("; {}", wrong.join(", ")));
+    }
+    if !unknown.is_empty() {
+        message.push_str(&format!("; not observed: {}", unknown.join(", ")));
     }
     Condition { kind, status, reason, message }
+}
+
+/// The condition of PostgreSQL: without a primary replicas serve no writes, however many run.
+fn database(hosts: &[HostStatus], missing: impl Fn() -> String) -> Condition {
+    let kind = "DatabaseHealthy";
+    let members = || hosts.iter().filter(|host| host.role != "-");
+    let leads = |host: &HostStatus| matches!(host.role.as_str(), "primary" | "standby leader");
+    if members().next().is_none() || members().any(leads) {
+        return layer(kind, "PostgreSQL members serve", hosts, |host| {
+            (&host.role, matches!(host.role.as_str(), "primary" | "replica"))
+        });
+    }
+    let replicas: Vec<_> =
+        members().filter(|host| host.role == "replica").map(|host| host.name.as_str()).collect();
+    let unknown = || members().filter(|host| host.role == "unknown");
+    let run = match replicas.as_slice() {
+        [] => "no member is known to run".to_owned(),
+        [one] => format!("{one} runs as a replica"),
+        many => format!("{} run as replicas", many.join(", ")),
+    };
+    if unknown().next().is_none() {
+        let message = format!("no primary; {}", run.replace("is known to run", "runs"));
+        return Condition { kind, status: Truth::False, reason: "NoPrimary", message };
+    }
+    // A replica that streams has a primary; one that may not be looked at may be it.
+    let streams = members().any(|host| host.role == "replica" && host.state == "streaming");
+    let dead = !streams && !replicas.is_empty() && unknown().all(|host| !host.answers);
+    let (status, reason) =
+        if dead { (Truth::False, "NoPrimary") } else { (Truth::Unknown, "PrimaryUnknown") };
+    Condition { kind, status, reason, message: format!("{}; {run}", missing()) }
 }
 
 fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostStatus {
@@ -390,6 +493,7 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
         name: host.clone(),
         address: server.address.clone(),
         unreachable: None,
+        answers: true,
         leaving: topology::of(desired, observed, host),
         etcd: "-".to_owned(),
         role: "-".to_owned(),
@@ -406,6 +510,7 @@ fn host_status(desired: &Desired, observed: &Observed, host: &HostName) -> HostS
         other => {
             let reason = other.and_then(Observation::reason).unwrap_or("it was not observed");
             row.unreachable = Some(reason.to_owned());
+            row.answers = observed.barred.contains(host);
             let unknown = || "unknown".to_owned();
             if desired.etcd.members.contains_key(host) {
                 row.etcd = unknown();
@@ -524,6 +629,8 @@ fn fill_swarm(row: &mut HostStatus, facts: &HostFacts, desired: &Desired, observ
     };
     row.swarm = match swarm.nodes.get(&docker.swarm.node_id) {
         Some(node) if node.state != "ready" => node.state.clone(),
+        // Somebody's will, which takes our tasks away.
+        Some(node) if node.availability != "active" && !node.waits => node.availability.clone(),
         Some(node) if node.leader => "leader".to_owned(),
         Some(node) if node.manager => "manager".to_owned(),
         Some(_) => "worker".to_owned(),
@@ -580,7 +687,8 @@ fn services(desired: &Desired, observed: &Observed) -> Vec<ServiceStatus> {
                 tasks: tasks()
                     .filter_map(|task| {
                         let host = hosts.get(task.node_id.as_str())?;
-                        Some(TaskStatus { host: (*host).clone(), state: task.state.clone() })
+                        let (host, state) = ((*host).clone(), task.state.clone());
+                        Some(TaskStatus { host, state, silent: false })
                     })
                     .collect(),
             }

@@ -1,6 +1,6 @@
 //! Passes until nothing is left to do, or nothing more can be done now.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use reconcile_core::{
     desired::Desired,
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     aside::Turn,
     events::{Event, Listener},
+    execute::StepResult,
     pass::{Pass, run},
     refusal::PassError,
 };
@@ -20,7 +21,7 @@ use crate::{
 /// A plan is done in one to three passes, and a server has left in ten; a loop that needs more than
 /// several of those does not converge.
 const MAX_PASSES: u32 = 60;
-/// Passes with errors in a row before giving up; `--watch` never gives up.
+/// Failures of the same object in a row before giving up; `--watch` never gives up.
 const MAX_FAILING: u32 = 2;
 /// Passes with the very same steps in a row, each of which took effect, before giving up: 20 s.
 const MAX_REPEATS: u32 = 10;
@@ -64,7 +65,7 @@ pub async fn converge<F: Fleet>(
 ) -> Result<Converged, PassError> {
     let mut passes = 0;
     let mut steps_done = 0;
-    let mut failing = 0;
+    let mut failing: BTreeMap<ObjectId, u32> = BTreeMap::new();
     let mut previous = Vec::new();
     let mut repeats = 0;
     let mut looks = 0;
@@ -94,14 +95,19 @@ pub async fn converge<F: Fleet>(
         looks += u32::from(unclear);
         let nothing_left = last.plan.steps.is_empty() && !unclear;
         let finished = nothing_left || passes >= MAX_PASSES || stopped || repeats >= MAX_REPEATS;
-        if errors.is_empty() {
-            failing = 0;
-        } else {
-            failing += 1;
-        }
+        let failed = |id: &usize| matches!(execution.results.get(id), Some(StepResult::Failed(_)));
+        failing = last
+            .plan
+            .steps
+            .iter()
+            .filter(|step| failed(&step.id))
+            .map(|step| (step.object.clone(), failing.get(&step.object).map_or(1, |n| n + 1)))
+            .collect();
+        // What Docker went back from is held from now on, and the rest of the rollout goes on.
+        let rolled = failing.keys().any(|object| matches!(object, ObjectId::Service(_)));
         let hopeless = !errors.is_empty()
-            && (failing >= MAX_FAILING
-                || errors.iter().all(|error| error.retry == Retry::AfterChange));
+            && (failing.values().any(|count| *count >= MAX_FAILING)
+                || !rolled && errors.iter().all(|error| error.retry == Retry::AfterChange));
         if finished || hopeless {
             return Ok(Converged { last, errors, steps_done, wrote, passes, stopped });
         }

@@ -17,6 +17,7 @@ pub use file::{Entries, FULL, KEPT, read_all, read_last};
 
 use reconcile_core::{
     desired::Desired,
+    leads::Leads,
     model::{HostName, sha256_hex},
     plan::{Plan, kept},
     verify::{Proof, VerifyReport},
@@ -62,6 +63,7 @@ pub struct Journal<'a> {
     next: &'a dyn Listener,
     failure: Mutex<Option<String>>,
     drifts: Mutex<Drifts>,
+    leads: Mutex<Leads>,
     /// What failed in the last proof of service that was noted; None: it held.
     fails: Mutex<Option<Value>>,
     /// Poolers may be paused by a transaction that did not end.
@@ -86,6 +88,7 @@ impl<'a> Journal<'a> {
             next,
             failure: Mutex::default(),
             drifts: Mutex::default(),
+            leads: Mutex::default(),
             fails: Mutex::new(failing(&entries)),
             owes: Mutex::new(open_switchover(&entries)),
         })
@@ -172,7 +175,8 @@ impl<'a> Journal<'a> {
             Some(about) => {
                 let failed: Vec<_> = failed.collect();
                 let entry = json!({ "told": report.told(), "fails": about, "failed": failed });
-                self.append("proof-failed", entry, true);
+                let kind = if report.fails() { "proof-failed" } else { "proof-unknown" };
+                self.append(kind, entry, true);
             }
             None => self.append("proof-holds", json!({ "told": report.told() }), true),
         }
@@ -263,7 +267,15 @@ impl Listener for Journal<'_> {
             Event::PassRefused(error) => {
                 self.append("plan-refused", json!({ "error": error.to_string() }), true);
             }
-            Event::Looked { desired, plan, .. } => self.drifted(desired, plan),
+            Event::Looked { desired, observed, plan } => {
+                let mut leads = self.leads.lock().unwrap_or_else(PoisonError::into_inner);
+                let led = leads.looked(desired, observed);
+                drop(leads);
+                if let Some(led) = led {
+                    self.append("primary", json!({ "told": led.told() }), true);
+                }
+                self.drifted(desired, plan);
+            }
             Event::Verified(report) => self.proven(report),
             Event::PassStarted(_)
             | Event::Observed { .. }
@@ -294,9 +306,9 @@ fn owed(order: &Order) -> Owed {
 /// What failed in the last proof that was noted.
 fn failing(entries: &[Value]) -> Option<Value> {
     let proof =
-        |entry: &&Value| matches!(entry["kind"].as_str(), Some("proof-failed" | "proof-holds"));
+        |entry: &&Value| entry["kind"].as_str().is_some_and(|kind| kind.starts_with("proof-"));
     let last = entries.iter().rev().find(proof)?;
-    (last["kind"] == "proof-failed").then(|| last["fails"].clone())
+    (last["kind"] != "proof-holds").then(|| last["fails"].clone())
 }
 
 /// A switchover that has begun and of which no end is noted.

@@ -115,11 +115,22 @@ pub(crate) async fn observe<F: Fleet>(
     let (hosts, early) = tokio::join!(hosts, early);
     let answers = hosts
         .iter()
-        .filter(|(_, facts, _)| facts.known().is_some())
+        .filter(|(_, facts, _)| facts.is_ok())
         .map(|(host, _, took)| (host.clone(), *took))
         .collect();
-    let hosts: BTreeMap<HostName, Observation<HostFacts>> =
-        hosts.into_iter().map(|(host, facts, _)| (host, facts)).collect();
+    let mut barred = BTreeSet::new();
+    let hosts: BTreeMap<HostName, Observation<HostFacts>> = hosts
+        .into_iter()
+        .map(|(host, facts, _)| match facts {
+            Ok(facts) => (host, Observation::Known(facts)),
+            Err(unseen) => {
+                if unseen.barred {
+                    barred.insert(host.clone());
+                }
+                (host, Observation::unknown(unseen.reason))
+            }
+        })
+        .collect();
     let swarm = match swarm_via(desired, &hosts) {
         Observation::Known(None) => Observation::Known(None),
         Observation::Unknown { reason } => Observation::Unknown { reason },
@@ -134,7 +145,14 @@ pub(crate) async fn observe<F: Fleet>(
             }
         }
     };
-    (Observed { hosts, swarm, at: fleet.now() }, answers)
+    (Observed { hosts, swarm, at: fleet.now(), barred }, answers)
+}
+
+/// Why nothing is known of a server.
+struct Unseen {
+    reason: String,
+    /// It answers, and lets nobody look.
+    barred: bool,
 }
 
 async fn observe_host<F: Fleet>(
@@ -142,13 +160,19 @@ async fn observe_host<F: Fleet>(
     desired: &Desired,
     host: &HostName,
     before: Option<&Answered>,
-) -> Observation<HostFacts> {
+) -> Result<HostFacts, Unseen> {
     let request = probe_request(desired, host);
     let news = |part| before.is_none_or(|before| before.contains(&(host.clone(), part)));
     match timeout(HOST_DEADLINE, ask_twice(fleet, host, &request, news)).await {
-        Ok(Ok(facts)) => Observation::Known(facts),
-        Ok(Err(error)) => Observation::unknown(error.to_string()),
-        Err(_) => Observation::unknown(format!("no answer within {} s", HOST_DEADLINE.as_secs())),
+        Ok(Ok(facts)) => Ok(facts),
+        Ok(Err(error)) => {
+            // What only somebody's change mends is no silence.
+            Err(Unseen { reason: error.to_string(), barred: error.retry == Retry::AfterChange })
+        }
+        Err(_) => Err(Unseen {
+            reason: format!("no answer within {} s", HOST_DEADLINE.as_secs()),
+            barred: false,
+        }),
     }
 }
 

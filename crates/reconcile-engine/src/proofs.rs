@@ -30,7 +30,7 @@ pub(crate) struct Proofs {
     /// So it was when it was last asked.
     mute: bool,
     asked: Option<Instant>,
-    /// Digests of what was observed at the last proof, and now.
+    /// Digests of what serves clients, at the last proof and now.
     proven: String,
     seen: String,
     gap: Duration,
@@ -89,7 +89,7 @@ impl Proofs {
         rhythm: Rhythm,
     ) {
         // Where nothing could be tried nothing is known to be wrong.
-        let fails = report.proofs.iter().any(|proof| !proof.holds);
+        let fails = report.fails();
         let news = self.seen != self.proven || fails != self.failed;
         let asked = self.silent || fails;
         let gap = if news || !asked { SOON } else { (self.gap * 2).min(rhythm.prove_every) };

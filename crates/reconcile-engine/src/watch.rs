@@ -257,7 +257,7 @@ pub async fn watch<S: Source, P: Prove<S::Fleet>>(
             continue;
         }
         let converged = pass.plan.is_converged();
-        proofs.saw(&pass.plan.observed_digest, prover.answers(current, &pass.observed)).await;
+        proofs.saw(&pass.observed.serving_digest(), prover.answers(current, &pass.observed)).await;
         if proofs.due(converged, begun, rhythm) {
             let commit = converged && proofs.wrote;
             listener.hear(&Event::Verifying);

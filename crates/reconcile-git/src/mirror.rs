@@ -271,7 +271,7 @@ impl Mirror {
             Some(1) => Err(refused(
                 commit,
                 format!(
-                    "the branch was moved back or to another history; {} is in force (--allow-rewind accepts it)",
+                    "the branch was moved back or to another history than {}, which is in force (--allow-rewind accepts it)",
                     short(&old)
                 ),
             )),

@@ -182,25 +182,43 @@ fn adopt(
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let (alive, gone) = oneshot::channel();
     let error = Arc::new(OnceLock::new());
-    let (read, write) = channel.split();
+    let (mut read, write) = channel.split();
     let told = Arc::clone(&error);
     let is_command = permit.is_some();
     tokio::spawn(async move {
         let mut ours = ours;
-        if let Err(text) = pump(read, &write, &mut ours, gone, what, is_command).await {
+        if let Err(text) = pump(&mut read, &write, &mut ours, gone, what, is_command).await {
             let _first_error_stays = told.set(text);
         }
         // Only now, so that the end of the stream is never seen before its error.
         drop(ours);
-        let _connection_may_be_gone = write.close().await;
+        if is_command || !part(&mut read, &write).await {
+            let _connection_may_be_gone = write.close().await;
+        }
         drop(permit);
     });
     Box::new(Forwarded { pipe: theirs, error, _alive: alive })
 }
 
+/// Has the server close a channel, after its service was told that nothing more comes. russh 0.65 forgets a
+/// channel only there: of one that we close first it keeps the queue as long as the connection lives. True
+/// where that came to pass.
+async fn part(read: &mut ChannelReadHalf, write: &ChannelWriteHalf<Msg>) -> bool {
+    let parted = async {
+        write.eof().await.ok()?;
+        loop {
+            match read.wait().await {
+                Some(ChannelMsg::Close) | None => return Some(()),
+                Some(_) => {}
+            }
+        }
+    };
+    matches!(timeout(limits::PARTING, parted).await, Ok(Some(())))
+}
+
 /// Moves bytes both ways until one side is done. An error is for the user to read.
 async fn pump(
-    mut read: ChannelReadHalf,
+    read: &mut ChannelReadHalf,
     write: &ChannelWriteHalf<Msg>,
     pipe: &mut DuplexStream,
     mut gone: oneshot::Receiver<()>,

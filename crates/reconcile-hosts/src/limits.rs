@@ -17,6 +17,8 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
 pub(crate) const LOGIN: Duration = Duration::from_secs(30);
 /// Opening one channel on a live connection.
 pub(crate) const CHANNEL: Duration = Duration::from_secs(10);
+/// How long a service may take to close a connection whose other side is done, before sshd is told to.
+pub(crate) const PARTING: Duration = Duration::from_secs(5);
 /// After a command's channel was closed by us, how long its slot stays taken while sshd cleans up.
 pub(crate) const REAP: Duration = Duration::from_secs(5);
 /// How long output may still come after a command's exit status.

@@ -1,6 +1,6 @@
 //! The page with a simulated cluster behind it, for working on the page: `cargo run -p
 //! reconcile-server --example page -- [converged|drift|down|bare|broken|waits|
-//! leaving|window|paused]`, then open
+//! standby|leaving|window|paused]`, then open
 //! http://127.0.0.1:7433/.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "an example")]
 
@@ -16,6 +16,7 @@ use reconcile_core::{
     plan::plan,
     verify::{Proof, VerifyReport, Way, observed_proofs},
 };
+use reconcile_engine::settled::Drifts;
 use reconcile_server::{About, Board, Lease, Listen, start};
 use reconcile_sim::{World, fixture};
 use reconcile_spec::valid::{Permission, Window};
@@ -44,9 +45,12 @@ fn main() {
     let good = revision("600d", "Three servers");
     board.source_changed((scene == "broken").then_some(&good));
     board.lease(&if scene == "waits" {
-        Lease::Waits(
-            "ops@laptop (process 4711) holds the lease of this cluster, since 10:15Z".to_owned(),
-        )
+        let why = "lease: 1 of 3 servers granted it, 2 are needed".to_owned();
+        Lease::Waits { why, keeper: None }
+    } else if scene == "standby" {
+        let keeper = "ops@laptop (process 4711)";
+        let why = format!("{keeper} holds the lease of this cluster, since 10:15Z");
+        Lease::Waits { why, keeper: Some(keeper.to_owned()) }
     } else {
         Lease::Held { token: 7, left: Duration::from_secs(3600) }
     });
@@ -83,9 +87,15 @@ fn main() {
         }
         _ => {}
     }
+    let mut drifts = Drifts::default();
     for number in 1.. {
+        if scene == "standby" {
+            std::thread::sleep(Duration::from_secs(1));
+            board.tick();
+            continue;
+        }
         let shown = if number == 1 && scene != "bare" { &good } else { &world };
-        pass(&board, &desired, shown, number);
+        pass(&board, &desired, shown, number, &mut drifts);
         if scene == "broken" && number == 2 {
             let text = include_str!("../../../tests/spec/invalid/unknown-fields.yaml");
             let report = reconcile_spec::load("prod/cluster.yaml", text).unwrap_err().to_string();
@@ -93,6 +103,7 @@ fn main() {
                 file: "prod/cluster.yaml".to_owned(),
                 revision: Some(revision("bad0", "Raise <b>work_mem</b> for the reports")),
                 report,
+                unread: false,
             });
         }
         std::thread::sleep(Duration::from_secs(if number == 1 { 1 } else { 10 }));
@@ -109,7 +120,7 @@ fn revision(hash: &str, subject: &str) -> Revision {
 }
 
 /// A pass whose first step is done and whose next ones stay under way.
-fn pass(board: &Board, desired: &Desired, world: &World, number: u32) {
+fn pass(board: &Board, desired: &Desired, world: &World, number: u32, drifts: &mut Drifts) {
     board.pass_started(number);
     let observed = world.observe(desired);
     let known = observed.hosts.iter().filter(|(_, facts)| facts.known().is_some());
@@ -117,6 +128,8 @@ fn pass(board: &Board, desired: &Desired, world: &World, number: u32) {
         known.map(|(host, _)| (host.clone(), Duration::from_millis(183))).collect();
     board.observed(&answers);
     let plan = plan(desired, &observed);
+    let news = drifts.looked(desired, &plan);
+    board.drifted(&news.into_iter().map(|drift| drift.told).collect::<Vec<_>>());
     board.looked(desired, &observed, &plan);
     for (at, step) in plan.steps.iter().take(4).enumerate() {
         board.step_started(step);
@@ -149,6 +162,7 @@ fn pass(board: &Board, desired: &Desired, world: &World, number: u32) {
             holds: true,
             millis: 14,
             detail: "served by 10.0.0.2:5432".to_owned(),
+            ..Proof::default()
         });
     }
     board.verified(&report);

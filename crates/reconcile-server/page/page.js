@@ -70,7 +70,8 @@ function ahead(time) {
   return 'in ' + Math.round(seconds / 86400) + ' days';
 }
 
-const clock = time => new Date(time).toLocaleTimeString([], { hour12: false });
+/** Times are UTC, as in the journal and on the servers. */
+const clock = time => new Date(time).toISOString().slice(11, 19) + 'Z';
 
 function bytes(count) {
   if (count < 1024) return count + ' B';
@@ -97,11 +98,12 @@ function databaseLevel(host) {
   return { unknown: 'doubt', '-': 'none' }[host.role] || (/creat|start/.test(host.state) ? 'warn' : 'bad');
 }
 function swarmLevel(word) {
-  return { leader: 'good', manager: 'good', worker: 'good', unknown: 'doubt', '-': 'none' }[word] || 'bad';
+  return { leader: 'good', manager: 'good', worker: 'good', drain: 'warn', pause: 'warn', unknown: 'doubt', '-': 'none' }[word] || 'bad';
 }
-function taskLevel(state) {
-  if (state === 'running') return 'good';
-  return /fail|reject|orphan|shutdown|complete/.test(state) ? 'bad' : 'warn';
+function taskLevel(task) {
+  if (task.silent) return 'bad';
+  if (task.state === 'running') return 'good';
+  return /fail|reject|orphan|shutdown|complete/.test(task.state) ? 'bad' : 'warn';
 }
 const shortName = service => service.name.slice(service.name.indexOf('_') + 1);
 
@@ -109,10 +111,15 @@ const shortHash = commit => commit.hash.slice(0, 12);
 const titled = commit => 'commit ' + shortHash(commit) + ' “' + commit.subject + '” by ' + commit.author;
 /** What stays in force while the newest is not taken, in a few words. */
 function lastGood() {
-  const { commit, inForceSince } = doc.source;
+  const { commit, inForceSince, refused } = doc.source;
+  // Git's own reason may name it already.
+  if (commit && refused && refused.reason.includes(shortHash(commit) + ', which is in force')) return 'that stays in force';
   if (commit) return 'commit ' + shortHash(commit) + ' stays in force';
   return inForceSince ? 'what was read at ' + clock(inForceSince) + ' stays in force' : 'none is in force yet';
 }
+
+/** Who keeps the cluster, where this operator is a standby: it observes nothing. */
+const keeper = () => { const lease = doc.operator.lease; return lease && !lease.held && lease.keeper; };
 
 const counted = (count, word) => count + ' ' + word + (count === 1 ? '' : 's');
 /** Held by the pause and by nothing else: it is shown as the step that it would be. */
@@ -123,9 +130,9 @@ function problems() {
   const list = [];
   const add = (level, where, what) => list.push({ level, where, what });
   const refused = doc.source.refused;
-  if (refused) add('bad', refused.commit ? 'commit ' + shortHash(refused.commit) : refused.file, 'refused, ' + refused.reason + '; ' + lastGood());
+  if (refused) add('bad', refused.commit ? 'commit ' + shortHash(refused.commit) : refused.file, (refused.unread ? 'cannot be read, ' : 'refused, ') + refused.reason + '; ' + lastGood());
   const lease = doc.operator.lease, certificate = doc.operator.certificate;
-  if (lease && !lease.held) add('warn', 'operator', 'does nothing, it waits for the lease: ' + lease.waits);
+  if (lease && !lease.held && !keeper()) add('warn', 'operator', 'does nothing, it waits for the lease: ' + lease.waits);
   const paused = doc.conditions.find(condition => condition.type === 'Paused' && condition.status === 'True');
   if (paused) add('warn', 'paused', paused.message + (doc.plan.paused.length ? '; ' + counted(doc.plan.paused.length, 'step') + ' would be done' : ''));
   const locked = doc.conditions.find(condition => condition.type === 'LockedOut' && condition.status === 'True');
@@ -136,31 +143,46 @@ function problems() {
     if (archive && archive.lastFailedAt && (archive.lastArchivedAt || '') < archive.lastFailedAt) add('warn', name, 'WAL is not archived: it last failed at ' + clock(archive.lastFailedAt));
   }
   if (doc.passes.refused) add('bad', 'plan', 'was refused: ' + doc.passes.refused);
+  // Whether clients are served comes before all else.
+  const ready = doc.conditions.find(condition => condition.type === 'Ready');
+  const failing = ready && /^(NotServing|NoWrites|PartlyServing|ProofFailed)$/.test(ready.reason);
+  const doubtful = ready && ready.reason === 'HostUnknown';
+  if (failing || doubtful) list.unshift({ level: failing ? 'bad' : 'doubt', where: 'service', what: ready.message });
+  // What is named there, or by its server, is not said again.
+  const told = new Set(), away = doc.hosts.filter(host => host.unreachable || host.swarm === 'drain');
+  if (doc.proof && !doc.proof.holds && !doc.proof.outdated) {
+    for (const part of doc.proof.parts) {
+      if (part.holds || part.untried) continue;
+      const cause = part.comesOf || part.what + ': ' + part.detail;
+      if (told.has(cause) || failing && ready.message.includes(cause) || away.some(host => cause.startsWith(host.name + ' '))) continue;
+      told.add(cause);
+      add('bad', part.host || 'service', 'not proven: ' + cause);
+    }
+  }
   for (const host of doc.hosts) {
-    if (host.unreachable) { add('bad', host.name, 'does not answer: ' + host.unreachable); continue; }
-    const parts = [['etcd', etcdLevel(host.etcd), host.etcd], ['PostgreSQL', databaseLevel(host), host.role === 'replica' || /^Patroni /.test(host.state) ? host.state : host.role], ['Swarm', swarmLevel(host.swarm), host.swarm]];
+    if (host.unreachable) { add(host.answers ? 'doubt' : 'bad', host.name, (host.answers ? 'cannot be looked at: ' : 'does not answer: ') + host.unreachable); continue; }
+    // Of a node that somebody drained the hold says what to do.
+    const parts = [['etcd', etcdLevel(host.etcd), host.etcd], ['PostgreSQL', databaseLevel(host), host.role === 'replica' ? 'a replica that does not stream yet (' + host.state + ')' : /^Patroni /.test(host.state) ? host.state : host.role], ['Swarm', /^(drain|pause)$/.test(host.swarm) ? 'good' : swarmLevel(host.swarm), host.swarm]];
     for (const level of ['bad', 'warn', 'doubt']) {
       const such = parts.filter(part => part[1] === level);
       if (such.length) add(level, host.name, such.map(([part, , word]) => /^Patroni /.test(word) ? word : part + ' is ' + word).join(', '));
     }
   }
-  // What is missing where a server does not answer is said by the server.
-  const away = doc.hosts.filter(host => host.unreachable).length;
+  // What is missing where a server does not answer is said by the server; a drained node has none.
   for (const service of doc.services) {
     if (service.running === undefined) continue;
-    if (service.running + away < service.wanted) add('bad', shortName(service), service.running + ' of ' + service.wanted + ' tasks run');
+    if (service.running + away.length < service.wanted) add('bad', shortName(service), service.running + ' of ' + service.wanted + ' tasks run');
   }
   for (const step of doc.plan.steps) {
     if (step.progress.state === 'failed') add('bad', step.object, step.verb + ' failed: ' + step.progress.error);
-  }
-  if (doc.proof && !doc.proof.holds) {
-    for (const part of doc.proof.parts) if (!part.holds) add('bad', part.host || 'service', 'not proven: ' + part.what + ': ' + part.detail);
   }
   for (const held of doc.plan.held) {
     if (byPause(held)) continue;
     // What an unreachable server holds is said by the server.
     const said = doc.hosts.some(host => host.unreachable && host.name === held.host);
-    if (!said) add('warn', held.object, 'held: ' + held.message);
+    const entry = { level: 'warn', where: held.object, what: 'held: ' + held.message };
+    // A node that is drained is the cause of what is missing.
+    if (!said) held.object.startsWith('swarm/node/') ? list.unshift(entry) : list.push(entry);
   }
   const rank = { bad: 0, warn: 1, doubt: 2 };
   return list.sort((a, b) => rank[a.level] - rank[b.level]);
@@ -182,13 +204,19 @@ function headline(found) {
   const doing = running.map(step => step.verb + ' ' + step.object).slice(0, 3).join(', ') + (running.length > 3 ? ', …' : '');
   const proven = doc.proof && !doc.proof.outdated && doc.proof.at;
   const worst = found.length ? found[0].level : 'good';
-  if (!doc.observedAt) return { level: 'none', text: 'Waiting for the first pass', sub: doc.source.refused ? 'The desired state is not taken: ' + doc.source.refused.reason : '' };
+  if (keeper()) {
+    const seen = doc.observedAt ? 'What is shown here is of ' + clock(doc.observedAt) + ', when this operator last looked.' : 'This operator has not looked at the servers.';
+    return { level: 'info', text: 'Standby: ' + keeper() + ' keeps this cluster', sub: seen + ' It takes over when that one is gone.' };
+  }
+  if (!doc.observedAt) return { level: 'none', text: 'Waiting for the first pass', sub: doc.source.refused ? 'The desired state ' + (doc.source.refused.unread ? 'cannot be read: ' : 'is not taken: ') + doc.source.refused.reason : '' };
   if (work && settingUp()) return { level: 'work', text: 'Setting up: ' + ended + ' of ' + steps.length + ' steps', sub: doing };
   if (found.length) {
     const first = found[0];
     const more = found.length > 1 ? ', and ' + (found.length - 1) + ' more' : '';
     const sub = work ? 'Working: ' + ended + ' of ' + steps.length + ' steps' + (doing ? ', now ' + doing : '') : '';
-    return { level: worst, text: first.where + ': ' + first.what + more, sub, proven: proven && !doc.proof.holds && proven };
+    const service = first.where === 'service' && first.what === (ready && ready.message);
+    const lost = service && doc.lastGoodProof ? ['Last proven to serve ', since(doc.lastGoodProof), ' (' + clock(doc.lastGoodProof) + '). '] : [];
+    return { level: worst, text: (service ? sentence(first.what) : first.where + ': ' + first.what) + more, sub: [...lost, sub], proven: !service && proven && !doc.proof.holds && proven };
   }
   if (work) return { level: 'work', text: 'Working: ' + ended + ' of ' + steps.length + ' steps', sub: doing };
   if (steps.length) return { level: 'work', text: 'Looking whether anything is left', sub: '' };
@@ -196,6 +224,8 @@ function headline(found) {
   if (ready && ready.status === 'False') return { level: 'warn', text: ready.message, sub: ready.reason };
   return { level: 'doubt', text: 'As desired; service not proven yet', sub: '' };
 }
+
+const sentence = text => text.charAt(0).toUpperCase() + text.slice(1);
 
 // ---- drawing ----------------------------------------------------------------------------------
 
@@ -214,7 +244,7 @@ function serviceNodes(host, services, named) {
     if (service.running === undefined || host.unreachable) return node('doubt', 'unknown', [label, tag, next]);
     const task = service.tasks.find(task => task.host === host.name);
     if (!task) return host.swarm === '-' ? node('none', '–') : node('bad', 'no task', [label, tag, next]);
-    return node(taskLevel(task.state), task.state, [label, tag, next]);
+    return node(taskLevel(task), task.silent ? 'silent' : task.state, [label, tag, task.silent && 'no sign of life', next]);
   });
 }
 
@@ -240,9 +270,9 @@ function drawMap() {
   const map = $('map');
   map.style.setProperty('--servers', hosts.length);
   const head = h('thead', null, h('tr', null, h('td', { class: 'layer' }), hosts.map(host =>
-    h('th', { scope: 'col' }, mark(host.unreachable ? 'bad' : 'good'), ' ', h('b', null, host.name),
+    h('th', { scope: 'col' }, mark(host.unreachable ? host.answers ? 'doubt' : 'bad' : 'good'), ' ', h('b', null, host.name),
       h('small', null, host.address),
-      h('small', null, host.unreachable ? 'does not answer' : 'answers in ' + Math.round((host.answerSeconds || 0) * 1000) + ' ms'),
+      h('small', null, host.unreachable ? host.answers ? 'cannot be looked at' : 'does not answer' : 'answers in ' + Math.round((host.answerSeconds || 0) * 1000) + ' ms'),
       host.leaving && h('small', { class: 'leaves' }, host.leaving.left ? 'has left' : 'is to leave')))));
   const layer = (name, about, cells) => h('tr', null, h('th', { scope: 'row', class: 'layer' }, name, about && h('small', null, about)), cells);
   const wires = (kind, about) => h('tr', { class: 'wires ' + kind, 'aria-hidden': 'true' }, h('th', null, about), hosts.map(() => h('td')));
@@ -264,17 +294,17 @@ function drawMap() {
     body.append(h('tr', { class: 'gap', 'aria-hidden': 'true' }, h('td', { colspan: hosts.length + 1 })));
     body.append(layer('Swarm', 'Docker', cells(host => node(swarmLevel(host.swarm), host.swarm, [host.versions.docker && 'Docker ' + host.versions.docker]))));
   }
-  map.replaceChildren(head, body);
+  map.replaceChildren(...(hosts.length ? [head, body] : [h('tbody', null, h('tr', null, h('td', { class: 'empty' }, 'Not observed' + (keeper() ? ': this operator is a standby.' : ' yet.'))))]));
 }
 
 const STEP = { pending: 'none', running: 'work', done: 'good', failed: 'bad', skipped: 'info' };
 
 function drawSteps() {
-  const steps = doc.plan.steps;
+  const steps = keeper() ? [] : doc.plan.steps;
   const ended = steps.filter(step => step.progress.state === 'done').length;
   $('plan-count').textContent = steps.length ? ended + ' of ' + steps.length + ' steps done' : '';
   if (!steps.length) {
-    const none = doc.plan.paused.length ? 'Nothing is done while it is paused.' : doc.plan.held.length ? 'Nothing can be done now: what differs is held.' : 'Nothing to do: no drift.';
+    const none = keeper() ? 'Not made: this operator is a standby.' : doc.plan.paused.length ? 'Nothing is done while it is paused.' : doc.plan.held.length ? 'Nothing can be done now: what differs is held.' : 'Nothing to do: no drift.';
     $('steps').replaceChildren(h('li', { class: 'empty' }, none));
     return;
   }
@@ -333,7 +363,7 @@ function drawConditions() {
   const proof = doc.proof;
   $('proof-when').replaceChildren(proof ? since(proof.at) : 'not made yet', proof && proof.outdated ? ', too old to count' : '');
   $('proof').replaceChildren(...(proof ? proof.parts : []).map(part =>
-    h('li', null, mark(part.holds ? 'good' : 'bad'), h('span', null, part.what, h('small', null, ' ' + part.detail)), h('small', null, part.millis ? part.millis + ' ms' : ''))));
+    h('li', null, mark(part.holds ? 'good' : part.untried ? 'doubt' : 'bad'), h('span', null, part.what, h('small', null, ' ' + part.detail + (part.comesOf ? '; ' + part.comesOf : ''))), h('small', null, part.millis ? part.millis + ' ms' : ''))));
 }
 
 /** Maintenance windows: the one that is open or the next, what is kept to them, what waits. */
@@ -378,11 +408,11 @@ function draw() {
   $('headline').dataset.level = head.level;
   $('headline-mark').replaceChildren(shape(head.level));
   setText('headline-text', head.text);
-  $('headline-sub').replaceChildren(head.sub, ...(head.proven ? [since(head.proven, head.sub ? ', proven ' : 'proven ')] : []));
+  $('headline-sub').replaceChildren(...[head.sub].flat(), ...(head.proven ? [since(head.proven, [head.sub].flat().some(Boolean) ? ', proven ' : 'proven ')] : []));
   document.title = MARK[head.level] + ' ' + doc.cluster + ': ' + head.text;
   const colour = { good: '%231a6b43', warn: '%23b87400', bad: '%23c62a20', doubt: '%2355578a', work: '%231d4f84' }[head.level] || '%23777';
   $('icon').href = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><circle cx='8' cy='8' r='7' fill='" + colour + "'/></svg>";
-  $('problems').hidden = found.length < 2;
+  $('problems').hidden = found.length < (keeper() ? 1 : 2);
   $('problems').replaceChildren(...found.slice(0, 12).map(one => h('li', null, mark(one.level), h('b', null, one.where), h('span', null, one.what))),
     ...(found.length > 12 ? [h('li', null, h('span'), h('b', null, found.length - 12 + ' more'))] : []));
   drawRefused();
@@ -397,6 +427,8 @@ function drawRefused() {
   const { refused, commit, inForceSince } = doc.source;
   $('broken').hidden = !refused;
   if (!refused) return;
+  setText('h-broken', refused.unread ? 'The newest desired state cannot be read' : 'The newest desired state is not taken');
+  setText('broken-what', refused.unread ? 'Not read' : 'Refused');
   setText('refused', refused.commit ? titled(refused.commit) + ', ' + refused.commit.time + ', file ' + refused.file : refused.file);
   const digest = doc.observedGeneration ? ', desired state ' + doc.observedGeneration.slice(0, 12) : '';
   setText('in-force', !inForceSince ? 'nothing yet' : commit ? titled(commit) + ', ' + commit.time : 'what was read at ' + inForceSince + digest);

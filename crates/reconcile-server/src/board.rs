@@ -14,6 +14,7 @@ use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use reconcile_core::{
     desired::Desired,
+    leads::{Leads, Led},
     model::{HostName, Observed, RefusedSource, Revision},
     plan::{Plan, Step},
     status::status,
@@ -26,7 +27,7 @@ use crate::{
     document::{Certificate, Document, Entry, Level, SourceState, StepState},
     facts::{self, Facts},
     frames::{Frames, Next},
-    history::{self, History, entry},
+    history::{self, Doubts, History, entry},
     metrics::{Metrics, Moments},
 };
 
@@ -38,6 +39,9 @@ const STEP_GRACE: Duration = Duration::from_secs(60);
 const REFUSALS: Duration = Duration::from_secs(1);
 /// A pass takes a moment even where the interval is a second.
 const LEAST_READY: Duration = Duration::from_secs(15);
+
+/// Objects that have drifted at once, each told for itself; the rest is counted. The history is short.
+const MOST_DRIFT: usize = 20;
 
 /// What the board is about.
 #[derive(Debug, Clone)]
@@ -60,8 +64,13 @@ pub enum Lease {
         /// How long it lasts unless it is renewed.
         left: Duration,
     },
-    /// It may not, and why.
-    Waits(String),
+    /// It may not.
+    Waits {
+        /// Why.
+        why: String,
+        /// Who may instead, where that is known: this one is a standby.
+        keeper: Option<String>,
+    },
 }
 
 /// The board.
@@ -75,6 +84,8 @@ struct Inner {
     facts: Facts,
     history: History,
     metrics: Metrics,
+    doubts: Doubts,
+    leads: Leads,
     frames: Frames,
     status: Option<Bytes>,
     metrics_text: Option<Bytes>,
@@ -105,6 +116,8 @@ impl Board {
         let inner = Inner {
             facts: Facts::new(about),
             history: History::default(),
+            doubts: Doubts::default(),
+            leads: Leads::default(),
             metrics: Metrics::new(),
             frames: Frames::new(process),
             status: None,
@@ -144,7 +157,7 @@ impl Board {
     pub fn lease(&self, lease: &Lease) {
         let end = match lease {
             Lease::Held { left, .. } => Some(SystemTime::now() + *left),
-            Lease::Waits(_) => None,
+            Lease::Waits { .. } => None,
         };
         let seconds = end.map(|end| clock::millis(end) / 1000);
         let mut inner = self.lock();
@@ -160,7 +173,7 @@ impl Board {
                 Lease::Held { token, .. } => {
                     entry("lease", Level::Info, format!("the lease is ours, number {token}"))
                 }
-                Lease::Waits(why) => entry("lease", Level::Info, format!("waiting: {why}")),
+                Lease::Waits { why, .. } => entry("lease", Level::Info, format!("waiting: {why}")),
             });
             inner.push_snapshot();
         }
@@ -219,10 +232,9 @@ impl Board {
         self.write(|inner| {
             let which = refused.revision.as_ref().map_or(refused.file.clone(), ToString::to_string);
             let refused = convert::refused(refused);
-            let text = format!(
-                "{which} is not taken: {}; the last good one stays in force",
-                refused.reason
-            );
+            let what = if refused.unread { "cannot be read" } else { "is not taken" };
+            let text =
+                format!("{which} {what}: {}; the last good one stays in force", refused.reason);
             inner.facts.broken(refused);
             inner.log(entry("source", Level::Bad, text));
             inner.push_snapshot();
@@ -254,11 +266,31 @@ impl Board {
         self.write(|inner| {
             inner.moments.archives = archives;
             let old = inner.facts.looked(status, plan);
+            if let Some(led) = inner.leads.looked(desired, observed) {
+                let level = if matches!(led, Led::Lost(_)) { Level::Bad } else { Level::Good };
+                inner.log(entry("primary", level, led.told()));
+            }
             for entry in history::changes(&old, &inner.facts.document) {
                 inner.log(entry);
             }
             if !facts::same(&old, &inner.facts.document) {
                 inner.push_snapshot();
+            }
+        });
+    }
+
+    /// What drifted since the look before, each in one line that holds no secret.
+    pub fn drifted(&self, news: &[String]) {
+        if news.is_empty() {
+            return;
+        }
+        self.write(|inner| {
+            for told in news.iter().take(MOST_DRIFT) {
+                inner.log(entry("drift", Level::Warn, format!("drift {told}")));
+            }
+            if let more @ 1.. = news.len().saturating_sub(MOST_DRIFT) {
+                let text = format!("drift of {more} more, `reconcile plan` lists it");
+                inner.log(entry("drift", Level::Warn, text));
             }
         });
     }
@@ -298,8 +330,9 @@ impl Board {
             inner.push("step", change);
             inner.facts.forget_proof();
             let what = format!("{verb} {} ({seconds:.1} s)", step.object);
+            let also = step.disturbs().map(|also| format!(", {also}")).unwrap_or_default();
             inner.log(match error {
-                None => entry("step", Level::Good, what),
+                None => entry("step", Level::Good, what + &also),
                 Some(error) => entry("step", Level::Bad, format!("{what}: {error}")),
             });
             inner.metrics.step(verb, if error.is_some() { "failed" } else { "done" });
@@ -338,10 +371,7 @@ impl Board {
             }
             let mut entries = Vec::new();
             history::condition_changes(&old, &inner.facts.document.conditions, &mut entries);
-            for proof in report.proofs.iter().filter(|proof| !proof.holds) {
-                let text = format!("not proven: {}: {}", proof.what, proof.detail);
-                entries.push(entry("proof", Level::Bad, text));
-            }
+            entries.extend(inner.doubts.proved(report));
             let news = !entries.is_empty() || before != Some(report.holds());
             for entry in entries {
                 inner.log(entry);
@@ -411,6 +441,9 @@ impl Board {
     pub(crate) fn ready(&self) -> Result<(), String> {
         self.alive()?;
         let inner = self.lock();
+        if let Some(keeper) = inner.facts.keeper() {
+            return Err(format!("a standby: {keeper} keeps this cluster"));
+        }
         match inner.facts.document.source.state {
             SourceState::Pending => return Err("the desired state was not read yet".to_owned()),
             SourceState::Broken => return Err("the desired state cannot be read".to_owned()),

@@ -28,6 +28,7 @@ pub(crate) fn host(status: HostStatus, answer_seconds: Option<f64>) -> Host {
         name: status.name.to_string(),
         address: status.address,
         unreachable: status.unreachable,
+        answers: status.answers,
         leaving: status
             .leaving
             .map(|leaving| Leaving { left: leaving.left, remains: leaving.remains }),
@@ -77,7 +78,11 @@ pub(crate) fn service(status: ServiceStatus) -> Service {
         tasks: status
             .tasks
             .into_iter()
-            .map(|task| Task { host: task.host.to_string(), state: task.state })
+            .map(|task| Task {
+                host: task.host.to_string(),
+                state: task.state,
+                silent: task.silent,
+            })
             .collect(),
     }
 }
@@ -112,6 +117,8 @@ pub(crate) fn proof(report: &VerifyReport, at: String) -> Proof {
                 what: proof.what.clone(),
                 host: proof.host.as_ref().map(ToString::to_string),
                 holds: proof.holds,
+                untried: proof.untried,
+                comes_of: proof.comes_of.clone(),
                 millis: proof.millis,
                 detail: proof.detail.clone(),
             })
@@ -178,13 +185,11 @@ const REPORT_MOST: usize = 16 << 10;
 
 /// A desired state that is not taken.
 pub(crate) fn refused(refused: &RefusedSource) -> Refused {
-    let lines = || refused.report.lines();
-    let marked = |mark: &str| lines().find_map(|line| line.strip_prefix(mark));
-    let first = || marked("error: ").or_else(|| marked("Error: ")).or_else(|| lines().next());
     Refused {
         file: refused.file.clone(),
         commit: refused.revision.as_ref().map(commit),
-        reason: first().unwrap_or_default().to_owned(),
+        reason: refused.reason().to_owned(),
+        unread: refused.unread,
         report: bounded(&refused.report),
     }
 }

@@ -85,6 +85,10 @@ pub(crate) struct Lease {
     /// Why it is not held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) waits: Option<String>,
+    /// Who holds it instead, `user@machine (process N)`: this operator is a standby, and changes and
+    /// observes nothing. Missing while it is held, and where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keeper: Option<String>,
 }
 
 /// A certificate.
@@ -132,6 +136,8 @@ pub(crate) struct Refused {
     pub(crate) commit: Option<Commit>,
     /// The first that is wrong, in a line.
     pub(crate) reason: String,
+    /// It could not be read: whether there is a newer one at all is not known.
+    pub(crate) unread: bool,
     /// All that is wrong, with the places and lines in the file. What may be a secret in them is
     /// starred out.
     pub(crate) report: String,
@@ -210,9 +216,11 @@ pub(crate) struct Host {
     pub(crate) name: String,
     /// Address.
     pub(crate) address: String,
-    /// Why nothing is known of it; missing where it answered.
+    /// Why nothing is known of it; missing where it could be looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unreachable: Option<String>,
+    /// Whether it answers at all: one of which nothing is known may do so, and refuse the login.
+    pub(crate) answers: bool,
     /// How far it is, where it is to leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) leaving: Option<Leaving>,
@@ -234,7 +242,7 @@ pub(crate) struct Host {
     /// How WAL is archived; only of a primary that archives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) archive: Option<Archive>,
-    /// Swarm: `leader`, `manager`, `worker`, `outside`, …
+    /// Swarm: `leader`, `manager`, `worker`, `drain`, `outside`, …
     pub(crate) swarm: String,
     /// Running tasks of the stack here.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -301,6 +309,9 @@ pub(crate) struct Task {
     pub(crate) host: String,
     /// `running`, `preparing`, `failed`, …
     pub(crate) state: String,
+    /// It runs and gives no sign of life, by the last proof of service.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) silent: bool,
 }
 
 /// The plan of the last pass.
@@ -434,6 +445,12 @@ pub(crate) struct ProofPart {
     pub(crate) host: Option<String>,
     /// Whether it holds.
     pub(crate) holds: bool,
+    /// It could not be tried: nothing is known, neither that it holds nor that it fails.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) untried: bool,
+    /// What it comes of that it does not hold, where that is something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) comes_of: Option<String>,
     /// Milliseconds that it took.
     pub(crate) millis: u64,
     /// What was seen.

@@ -8,7 +8,7 @@ use std::{
 use reconcile_core::{
     model::HostName,
     plan::{Held as CoreHeld, Plan, Step},
-    status::{Condition as CoreCondition, Status},
+    status::{Condition as CoreCondition, NotTaken, Status},
     verify::VerifyReport,
 };
 
@@ -79,6 +79,7 @@ impl Facts {
         }
         (source.state, source.refused, source.commit) = (SourceState::InForce, None, commit);
         source.in_force_since = Some(now);
+        self.source_condition();
     }
 
     /// The newest desired state is not taken.
@@ -88,6 +89,15 @@ impl Facts {
             source.since = clock::now();
         }
         (source.state, source.refused) = (SourceState::Broken, Some(refused));
+        self.source_condition();
+    }
+
+    /// Puts it beside the others, once there are any.
+    fn source_condition(&mut self) {
+        if let Some(status) = self.status.take() {
+            self.conditions(&status.conditions);
+            self.status = Some(status);
+        }
     }
 
     pub(crate) fn pass_started(&mut self, number: u32) {
@@ -114,7 +124,10 @@ impl Facts {
     pub(crate) fn same_lease(&self, lease: &Lease) -> bool {
         match (&self.document.operator.lease, lease) {
             (Some(LeaseOut { token: Some(old), .. }), Lease::Held { token, .. }) => old == token,
-            (Some(LeaseOut { waits: Some(old), .. }), Lease::Waits(why)) => old == why,
+            (
+                Some(LeaseOut { waits: Some(old), keeper: before, .. }),
+                Lease::Waits { why, keeper },
+            ) => old == why && before == keeper,
             _ => false,
         }
     }
@@ -122,14 +135,19 @@ impl Facts {
     /// Takes in a word about the lease; true where it is news and not only a renewal.
     pub(crate) fn lease(&mut self, lease: &Lease, until: Option<String>) -> bool {
         let news = !self.same_lease(lease);
-        let (held, token, waits) = match lease {
-            Lease::Held { token, .. } => (true, Some(*token), None),
-            Lease::Waits(why) => (false, None, Some(why.clone())),
+        let (held, token, waits, keeper) = match lease {
+            Lease::Held { token, .. } => (true, Some(*token), None, None),
+            Lease::Waits { why, keeper } => (false, None, Some(why.clone()), keeper.clone()),
         };
         let old = self.document.operator.lease.take().filter(|old| old.held == held);
         let since = old.map_or_else(clock::now, |old| old.since);
-        self.document.operator.lease = Some(LeaseOut { held, since, token, until, waits });
+        self.document.operator.lease = Some(LeaseOut { held, since, token, until, waits, keeper });
         news
+    }
+
+    /// Who keeps the cluster, where this operator is a standby.
+    pub(crate) fn keeper(&self) -> Option<&str> {
+        self.document.operator.lease.as_ref()?.keeper.as_deref()
     }
 
     /// The last proof that still says something about what is there.
@@ -152,7 +170,6 @@ impl Facts {
                 convert::host(host.clone(), took)
             })
             .collect();
-        document.services = status.services.iter().cloned().map(convert::service).collect();
         let held = |held: &CoreHeld| {
             let (object, message) = (held.object.to_string(), held.reason.to_string());
             let mut before = old.plan.held.iter().chain(&old.plan.queued);
@@ -172,8 +189,14 @@ impl Facts {
             held: plan.stalled().map(held).collect(),
         };
         self.conditions(&status.conditions);
+        self.services(&status);
         self.status = Some(status);
         old
+    }
+
+    fn services(&mut self, status: &Status) {
+        let services = status.services.iter().cloned();
+        self.document.services = services.map(convert::service).collect();
     }
 
     /// Takes in a proof; gives the conditions as they were before.
@@ -188,6 +211,7 @@ impl Facts {
         if let Some(mut status) = self.status.take() {
             status.prove(report.clone());
             self.conditions(&status.conditions);
+            self.services(&status);
             self.status = Some(status);
         }
         old
@@ -195,8 +219,17 @@ impl Facts {
 
     fn conditions(&mut self, conditions: &[CoreCondition]) {
         let old = std::mem::take(&mut self.document.conditions);
+        let refused = self.document.source.refused.as_ref();
+        let not_taken = |refused: &Refused| {
+            CoreCondition::source(Some(NotTaken {
+                reason: &refused.reason,
+                unread: refused.unread,
+            }))
+        };
+        let source = refused.map_or_else(|| CoreCondition::source(None), not_taken);
         self.document.conditions = conditions
             .iter()
+            .chain([&source])
             .map(|condition| {
                 let status = convert::truth(condition.status);
                 let before = old
@@ -242,6 +275,7 @@ impl Facts {
         if let Some(mut status) = self.status.take() {
             status.unprove();
             self.conditions(&status.conditions);
+            self.services(&status);
             self.status = Some(status);
         }
         true

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use reconcile_core::status;
+use reconcile_core::{status, verify::VerifyReport};
 
 use crate::{
     clock, convert,
@@ -33,6 +33,36 @@ pub(crate) fn entry(kind: &'static str, level: Level, text: impl Into<String>) -
     Entry { at: clock::now(), kind, level, text: text.into() }
 }
 
+/// What does not hold of the last proof of service, as it was told: each is told when it begins and when it
+/// ends, and not with each proof in between.
+#[derive(Default)]
+pub(crate) struct Doubts(BTreeMap<String, String>);
+
+impl Doubts {
+    pub(crate) fn proved(&mut self, report: &VerifyReport) -> Vec<Entry> {
+        let mut now = BTreeMap::new();
+        for proof in report.proofs.iter().filter(|proof| !proof.holds) {
+            // What comes of one thing is one doubt; a time or a count in the words makes no other.
+            let about = proof.comes_of.clone().unwrap_or_else(|| proof.about());
+            let ends = proof.comes_of.clone().unwrap_or_else(|| proof.what.clone());
+            let (level, word) =
+                if proof.untried { (Level::Warn, "not known") } else { (Level::Bad, "not proven") };
+            now.entry(about).or_insert((level, format!("{word}: {}", proof.cause()), ends));
+        }
+        let mut entries = Vec::new();
+        for (level, text, _) in
+            now.iter().filter(|(about, _)| !self.0.contains_key(*about)).map(|(_, told)| told)
+        {
+            entries.push(entry("proof", *level, text.clone()));
+        }
+        for (_, ends) in self.0.iter().filter(|(about, _)| !now.contains_key(*about)) {
+            entries.push(entry("proof", Level::Good, format!("no longer so: {ends}")));
+        }
+        self.0 = now.into_iter().map(|(about, (_, _, ends))| (about, ends)).collect();
+        entries
+    }
+}
+
 /// What a new look tells that the old one did not.
 pub(crate) fn changes(old: &Document, new: &Document) -> Vec<Entry> {
     let mut entries = Vec::new();
@@ -58,7 +88,12 @@ fn host_changes(old: &Host, new: &Host, entries: &mut Vec<Entry>) {
     let name = &new.name;
     match (&old.unreachable, &new.unreachable) {
         (None, Some(reason)) => {
-            entries.push(entry("host", Level::Bad, format!("{name} does not answer: {reason}")));
+            let (level, how) = if new.answers {
+                (Level::Warn, "cannot be looked at")
+            } else {
+                (Level::Bad, "does not answer")
+            };
+            entries.push(entry("host", level, format!("{name} {how}: {reason}")));
         }
         (Some(_), None) => {
             entries.push(entry("host", Level::Good, format!("{name} answers again")));
@@ -88,7 +123,7 @@ fn host_changes(old: &Host, new: &Host, entries: &mut Vec<Entry>) {
         let level = match now.as_str() {
             "leader" | "member" | "primary" | "replica" | "manager" | "worker" => Level::Good,
             "-" => Level::Info,
-            "unknown" => Level::Warn,
+            "unknown" | "drain" | "pause" => Level::Warn,
             _ => Level::Bad,
         };
         entries.push(entry("host", level, format!("{part} on {name}: {before} → {now}")));

@@ -45,7 +45,7 @@ pub struct Listen {
 
 impl Listen {
     /// On any address but loopback everyone on the network can ask: only with TLS and a token.
-    pub(crate) fn check(&self) -> Result<(), ListenError> {
+    pub fn check(&self) -> Result<(), ListenError> {
         let missing = match (&self.tls, &self.token) {
             _ if self.address.ip().is_loopback() => return Ok(()),
             (Some(_), Some(_)) => return Ok(()),

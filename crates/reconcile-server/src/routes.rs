@@ -32,18 +32,21 @@ pub(crate) struct App {
     pub(crate) refusals: Refusals,
 }
 
-/// Logs refusals, at most one a second: whoever is refused must not fill the log.
+/// Logs refusals, at most one a minute: whoever is refused must not fill the log.
 #[derive(Default)]
 pub(crate) struct Refusals(Mutex<(Option<Instant>, u64)>);
 
 impl Refusals {
     pub(crate) fn note(&self, what: &str) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.0.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
+        if last.0.is_some_and(|at| at.elapsed() < Duration::from_secs(60)) {
             last.1 += 1;
             return;
         }
-        tracing::warn!(more = last.1, "refused {what}");
+        match last.1 {
+            0 => tracing::warn!("refused {what}"),
+            more => tracing::warn!("refused {what}, and {more} more since the last word of it"),
+        }
         *last = (Some(Instant::now()), 0);
     }
 }

@@ -419,6 +419,7 @@ impl Fleet for SimFleet {
                     .any(|l| l.port == front.write_port),
             millis: 1,
             detail: format!("{primaries} primaries"),
+            ..Proof::default()
         });
         VerifyReport { proofs: proofs.collect() }
     }

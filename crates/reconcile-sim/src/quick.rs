@@ -1,11 +1,11 @@
 //! Whole observations and converged worlds without an engine, for tests of plans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reconcile_core::{
     check::check,
     desired::Desired,
-    model::{Observation, Observed},
+    model::{HostName, Observation, Observed},
     plan::{plan, probe_request, swarm_request, swarm_via},
 };
 
@@ -41,7 +41,12 @@ impl World {
                 }
             }
         };
-        Observed { hosts, swarm, at: self.now }
+        let refuses = |host: &&HostName| {
+            let server = self.servers.get(*host);
+            server.is_some_and(|server| server.power && matches!(server.reach, Reach::Refuses(_)))
+        };
+        let barred: BTreeSet<_> = desired.servers.keys().filter(refuses).cloned().collect();
+        Observed { hosts, swarm, at: self.now, barred }
     }
 
     /// Observes, plans, checks, and carries the plan out in its order until it is empty, nothing
@@ -52,21 +57,29 @@ impl World {
     #[must_use]
     pub fn apply_all(mut self, desired: &Desired) -> Self {
         for _ in 0..PASSES {
-            let observed = self.observe(desired);
-            let plan = plan(desired, &observed);
-            assert_eq!(check(desired, &observed, &plan), []);
-            if plan.steps.is_empty() {
+            if self.pass(desired) == 0 {
                 break;
-            }
-            let mut failed = Vec::new();
-            for step in plan.steps {
-                let skip = step.after.iter().any(|id| failed.contains(id));
-                if skip || self.apply(&step.action, false).is_err() {
-                    failed.push(step.id);
-                }
             }
         }
         self
+    }
+
+    /// One pass of that: the number of its steps.
+    ///
+    /// # Panics
+    /// When the plan breaks a rule of the checker.
+    pub fn pass(&mut self, desired: &Desired) -> usize {
+        let observed = self.observe(desired);
+        let plan = plan(desired, &observed);
+        assert_eq!(check(desired, &observed, &plan), []);
+        let (steps, mut failed) = (plan.steps.len(), Vec::new());
+        for step in plan.steps {
+            let skip = step.after.iter().any(|id| failed.contains(id));
+            if skip || self.apply(&step.action, false).is_err() {
+                failed.push(step.id);
+            }
+        }
+        steps
     }
 
     /// The world that a desired state leads to from bare servers.

@@ -270,7 +270,7 @@ impl World {
     }
 
     /// `POST /switchover`.
-    pub(crate) fn hand_over(&mut self, leader: &HostName, candidate: &HostName) -> Effect {
+    pub fn hand_over(&mut self, leader: &HostName, candidate: &HostName) -> Effect {
         let attempt = format!("hand over from {leader} to {candidate}");
         let found = self.patroni_of(leader);
         let Some((store, name, mut scope)) = found else {

@@ -37,8 +37,17 @@ pub struct Node {
     pub host: HostName,
     /// Manager or worker.
     pub manager: bool,
-    /// `active` or `drain`.
+    /// `active`, `pause` or `drain`.
     pub availability: String,
+    /// It carries the mark that an update is yet to come to it.
+    pub waits: bool,
+}
+
+impl Node {
+    /// One that has just come in.
+    pub(crate) fn new(host: &HostName, manager: bool) -> Self {
+        Self { host: host.clone(), manager, availability: "active".to_owned(), waits: false }
+    }
 }
 
 /// A config or secret.
@@ -155,7 +164,7 @@ impl World {
         swarm
             .nodes
             .iter()
-            .filter(|(id, node)| node.availability == "active" && self.node_up(id, node))
+            .filter(|(id, node)| node.availability != "drain" && self.node_up(id, node))
             .map(|(id, node)| {
                 let wrong = self.task_fault(swarm, service, &node.host);
                 TaskFact {
@@ -187,7 +196,7 @@ impl World {
         let Some((id, _)) = self.swarm_of(host) else { return Vec::new() };
         let Some(swarm) = self.swarms.get(&id) else { return Vec::new() };
         if swarm.nodes.iter().any(|(id, node)| {
-            node.host == *host && node.availability != "active" && self.node_up(id, node)
+            node.host == *host && node.availability == "drain" && self.node_up(id, node)
         }) {
             return Vec::new();
         }
@@ -235,6 +244,7 @@ impl World {
             }
             .to_owned(),
             leader: false,
+            waits: node.waits,
         };
         let file = |(name, file): (&String, &StoredFile)| {
             let fact = ConfigFact {
@@ -250,7 +260,7 @@ impl World {
                 version: service.version,
                 spec: service.spec.clone(),
                 update_state: String::new(),
-                given_up: Vec::new(),
+                given_up: None,
                 tasks: if request.services.contains(name) {
                     self.tasks(swarm, service)
                 } else {
@@ -288,8 +298,7 @@ impl World {
     pub fn plant_foreign_swarm(&mut self, host: &str) {
         let number = self.next_id();
         let (id, node) = (format!("foreign-swarm-{number}"), format!("foreign-node-{number}"));
-        let value =
-            Node { host: HostName::new(host), manager: true, availability: "active".to_owned() };
+        let value = Node::new(&HostName::new(host), true);
         let swarm = Swarm { nodes: BTreeMap::from([(node.clone(), value)]), ..Swarm::default() };
         self.swarms.insert(id.clone(), swarm);
         self.install_docker(host);

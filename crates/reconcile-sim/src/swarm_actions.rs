@@ -52,9 +52,10 @@ impl World {
             SwarmAction::RemoveConfig { name } => self.remove_file(host, name, false),
             SwarmAction::RemoveSecret { name } => self.remove_file(host, name, true),
             SwarmAction::CreateService { spec, tasks } => self.create_service(host, spec, *tasks),
-            SwarmAction::UpdateService { spec, version, tasks } => {
-                self.update_service(host, spec, *version, *tasks)
+            SwarmAction::UpdateService { spec, version, tasks, waits, first: _ } => {
+                self.update_service(host, spec, (*version, *tasks), waits)
             }
+            SwarmAction::UpdateNode { node_id, .. } => self.update_node(host, node_id),
             SwarmAction::AwaitService { name, tasks } => self.await_tasks(host, name, *tasks),
         }
     }
@@ -106,7 +107,7 @@ impl World {
             self.violate(format!("a second Swarm was founded on {host}"));
         }
         let (id, node) = (format!("swarm-{}", self.next_id()), format!("node-{host}"));
-        let value = Node { host: host.clone(), manager: true, availability: "active".to_owned() };
+        let value = Node::new(host, true);
         let cut = self.cut;
         let host_network = NetworkFact {
             id: "id-host".to_owned(),
@@ -159,7 +160,7 @@ impl World {
         if self.swarms.get(&id).is_some_and(|swarm| taken(swarm, &node)) {
             node = format!("node-{host}-{}", self.next_id());
         }
-        let value = Node { host: host.clone(), manager, availability: "active".to_owned() };
+        let value = Node::new(host, manager);
         if let Some(swarm) = self.swarms.get_mut(&id) {
             swarm.nodes.insert(node.clone(), value);
         }
@@ -317,11 +318,23 @@ impl World {
         &mut self,
         host: &HostName,
         spec: &ServiceSpec,
-        version: u64,
-        tasks: usize,
+        (version, tasks): (u64, usize),
+        waits: &[String],
     ) -> Effect {
-        self.cut_here(host)?;
         self.references(host, spec)?;
+        for id in waits {
+            let swarm = self.swarm_via(host)?;
+            let Some(node) = swarm.nodes.get_mut(id) else { continue };
+            if node.waits || node.availability != "active" {
+                continue;
+            }
+            "pause".clone_into(&mut node.availability);
+            node.waits = true;
+            // Which of them waits is up to who leads.
+            self.touched(host, "swarm/waits".to_owned());
+        }
+        // Half of it leaves the nodes that were to wait.
+        self.cut_here(host)?;
         let attempt = format!("update service {}", spec.name);
         let tick = self.tick;
         let swarm = self.swarm_via(host)?;
@@ -342,6 +355,18 @@ impl World {
             self.touched(host, format!("swarm/service/{}", spec.name));
         }
         self.await_tasks(host, &spec.name, tasks)
+    }
+
+    fn update_node(&mut self, host: &HostName, id: &str) -> Effect {
+        self.cut_here(host)?;
+        let swarm = self.swarm_via(host)?;
+        let Some(node) = swarm.nodes.get_mut(id).filter(|node| node.waits) else { return Ok(()) };
+        node.waits = false;
+        if node.availability == "pause" {
+            "active".clone_into(&mut node.availability);
+        }
+        self.touched(host, "swarm/waits".to_owned());
+        Ok(())
     }
 
     fn await_tasks(&mut self, host: &HostName, name: &str, wanted: usize) -> Effect {

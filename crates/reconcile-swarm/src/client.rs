@@ -8,7 +8,7 @@ use std::{
 
 use reconcile_core::{
     action::SwarmAction,
-    model::{HostName, SwarmFacts},
+    model::{HostName, ServiceSpec, SwarmFacts},
     ports::EffectError,
     probe::SwarmRequest,
 };
@@ -57,6 +57,18 @@ impl SwarmClient {
         let engine = self.engine(host, "reach the Docker engine")?;
         // Boxed: the largest of many actions sets the size.
         Box::pin(apply::apply(self, &engine, action, deadline)).await
+    }
+
+    /// Has a service go back to what it was before the update to `spec`, on the nodes that got it, and
+    /// waits until it has, at most for `deadline`. Not where it is something else by now.
+    pub async fn take_back(
+        &self,
+        via: &HostName,
+        spec: &ServiceSpec,
+        deadline: Duration,
+    ) -> Result<(), EffectError> {
+        let engine = self.engine(via, "reach the Docker engine")?;
+        Box::pin(apply::take_back(&engine, spec, deadline)).await
     }
 
     /// Hints that something in the Swarm or on the engine of `via` changed. They say where to look

@@ -79,9 +79,15 @@ impl Fault {
 
     /// The error for the outside.
     pub(crate) fn at(&self, host: &HostName, attempt: impl Into<String>) -> EffectError {
-        EffectError::new(Some(host), attempt, self.to_string(), self.retry())
+        // The engine says so in 60 words with the codes of two protocols.
+        let leaderless = self.says("does not have a leader");
+        let cause = if leaderless { LEADERLESS.to_owned() } else { self.to_string() };
+        EffectError::new(Some(host), attempt, cause, self.retry())
     }
 }
+
+/// Too few managers hear each other, as after a cut, or they vote just now.
+const LEADERLESS: &str = "the Swarm has no leader yet";
 
 /// The innermost cause: outer ones say no more than `client error (Connect)`.
 fn innermost(error: &dyn std::error::Error) -> String {

@@ -8,6 +8,9 @@ pub use reconcile_core::desired::swarm::OWNER_LABEL as CLUSTER;
 pub const SPEC_HASH: &str = "reconcile.io/spec-hash";
 /// On services: the image reference that the digest in the image was resolved from.
 pub const RESOLVED_IMAGE: &str = "reconcile.io/resolved-image";
+/// On nodes: an update of our services is under way elsewhere and yet to come to it, and it is we who set
+/// it to `pause`.
+pub(crate) const WAITS: &str = "reconcile.io/waits-for-update";
 /// Never written. An observed service of ours carries it where somebody set fields that
 /// [`reconcile_core::model::ServiceSpec`] has no word for (a mount, a limit), so that such a
 /// change differs from the desired service too; its value names the fields.

@@ -20,7 +20,7 @@ use crate::{
     convert::{from_engine, made_from},
     engine::{Engine, filters},
     fault::Fault,
-    labels::{CLUSTER, RESOLVED_IMAGE},
+    labels::{CLUSTER, RESOLVED_IMAGE, WAITS},
     wire::{File, Network, Node, Service, Swarm, Task},
 };
 
@@ -145,33 +145,33 @@ fn service_facts(
         .collect()
 }
 
-/// What broke in an update that was rolled back: tasks that were not made from what the service is
-/// now. One that cannot be read says nothing.
+/// What an update tried that was rolled back: the newest task that was not made from what the service is
+/// now, with the error where tasks like it broke. What cannot be read says nothing. Older ones are of
+/// updates before; those of a pooler may have broken while the one before it held the port.
 fn given_up<'a>(
     service: &Service,
     tasks: impl Iterator<Item = &'a Task>,
     nodes: &BTreeMap<String, Node>,
     networks: &BTreeMap<String, String>,
-) -> Vec<GivenUp> {
+) -> Option<GivenUp> {
     if !service.update_status.state.starts_with("rollback") {
-        return Vec::new();
+        return None;
     }
-    let mut broken: Vec<&Task> = tasks
-        .filter(|task| task.broke() && !made_from(&task.spec, &service.spec["TaskTemplate"]))
-        .collect();
-    broken.sort_by_key(|task| std::cmp::Reverse(task.age_key()));
-    let mut all: Vec<GivenUp> = Vec::new();
-    for task in broken {
-        let whole = json!({ "Name": service.name(), "TaskTemplate": task.spec });
-        let Ok(spec) = from_engine(&whole, networks) else { continue };
-        if all.iter().any(|told| told.spec == spec) {
-            continue;
-        }
-        let node = nodes.get(&task.node_id).map_or(task.node_id.as_str(), Node::label);
-        let cause = format!("{node}: {}: {}", task.status.state, task.status.reason());
-        all.push(GivenUp { spec, cause });
-    }
-    all
+    let mut others: Vec<&Task> =
+        tasks.filter(|task| !made_from(&task.spec, &service.spec["TaskTemplate"])).collect();
+    others.sort_by_key(|task| std::cmp::Reverse(task.age_key()));
+    let tried = others.first()?;
+    let whole = json!({ "Name": service.name(), "TaskTemplate": tried.spec });
+    let spec = from_engine(&whole, networks).ok()?;
+    let alike = others.iter().filter(|task| made_from(&task.spec, &tried.spec));
+    let at = |task: &Task| {
+        nodes.get(&task.node_id).map_or(task.node_id.as_str(), Node::label).to_owned()
+    };
+    let cause = match alike.into_iter().find(|task| task.broke()) {
+        Some(task) => format!("{}: {}: {}", at(task), task.status.state, task.status.reason()),
+        None => format!("{}: it ran, and was taken back", at(tried)),
+    };
+    Some(GivenUp { spec, cause })
 }
 
 /// Reduces a service's tasks to the newest for each place: a node for a global service, else a
@@ -316,6 +316,7 @@ fn node_fact(node: Node) -> NodeFact {
         state: node.status.state,
         reachability: node.manager_status.reachability,
         leader: node.manager_status.leader,
+        waits: node.spec.labels.contains_key(WAITS),
     }
 }
 

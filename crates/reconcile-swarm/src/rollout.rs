@@ -24,7 +24,7 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(400);
 /// How long the same tasks must be seen running. A program that cannot bind its port or read its
 /// configuration is gone well before.
-const STEADY: Duration = Duration::from_millis(1500);
+pub(crate) const STEADY: Duration = Duration::from_millis(1500);
 
 /// What to wait for.
 pub(crate) struct Goal<'a> {
@@ -32,6 +32,10 @@ pub(crate) struct Goal<'a> {
     pub(crate) service: &'a str,
     /// How many tasks must run.
     pub(crate) tasks: usize,
+    /// The node on which they must, by id; None: anywhere.
+    pub(crate) node: Option<&'a str>,
+    /// How long the same tasks must be seen running.
+    pub(crate) steady: Duration,
     /// An update of ours is under way: a rollback or pause of it is a failure.
     pub(crate) updating: bool,
     /// Tasks that had broken before we began; their errors explain nothing.
@@ -64,11 +68,11 @@ pub(crate) async fn settle(
                 {
                     return error(verdict, Retry::AfterChange);
                 }
-                let running = look.running();
+                let running = look.running(goal);
                 if running.len() >= goal.tasks && !(goal.updating && look.busy()) {
                     match &steady {
                         Some((same, since)) if same.is_subset(&running) => {
-                            if since.elapsed() >= STEADY {
+                            if since.elapsed() >= goal.steady {
                                 return Ok(());
                             }
                         }
@@ -124,15 +128,22 @@ fn ended(look: &Look, goal: &Goal<'_>) -> Option<String> {
 
 impl Look {
     /// Ids of the tasks that count.
-    fn running(&self) -> BTreeSet<String> {
-        self.tasks.iter().filter(|task| self.counts(task)).map(|task| task.id.clone()).collect()
+    fn running(&self, goal: &Goal<'_>) -> BTreeSet<String> {
+        let there = |task: &&Task| goal.node.is_none_or(|node| task.node_id == node);
+        let counts = self.tasks.iter().filter(there).filter(|task| self.counts(task));
+        counts.map(|task| task.id.clone()).collect()
     }
 
     fn counts(&self, task: &Task) -> bool {
         task.wanted()
             && task.status.state == "running"
-            && self.nodes.get(&task.node_id).is_some_and(Node::ready)
+            && self.nodes.get(&task.node_id).is_some_and(|node| self.vouches(node))
             && self.present(task)
+    }
+
+    /// Where a global service waits on a paused node, what runs there says nothing of its update.
+    fn vouches(&self, node: &Node) -> bool {
+        node.ready() && (node.spec.availability == "active" || !self.service.global())
     }
 
     /// True for a task made from the service's present specification.
@@ -148,13 +159,14 @@ impl Look {
 
     /// What is missing, in one line.
     fn trouble(&self, goal: &Goal<'_>) -> String {
-        let running = self.running().len();
+        let running = self.running(goal).len();
         let mut parts = vec![format!("{running} of {} tasks run", goal.tasks)];
         if self.busy() {
             parts.push(format!("the update is {}", self.service.update_status.state));
         }
         parts.extend(self.reasons(goal, |place| {
-            !self.tasks.iter().any(|task| self.counts(task) && self.place(task) == place)
+            goal.node.is_none_or(|node| place.0 == node)
+                && !self.tasks.iter().any(|task| self.counts(task) && self.place(task) == place)
         }));
         if self.service.global() {
             parts.extend(self.nodes.values().filter_map(|node| {

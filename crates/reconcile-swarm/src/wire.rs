@@ -71,6 +71,8 @@ impl Node {
 pub(crate) struct NodeSpec {
     pub(crate) role: String,
     pub(crate) availability: String,
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) labels: Labels,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -174,6 +174,17 @@ pub(crate) enum Format {
     Yaml,
 }
 
+/// How the journal is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventsFormat {
+    /// For people.
+    Text,
+    /// For machines, one object a line.
+    Json,
+    /// For machines and people, one list.
+    Yaml,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// Format.
@@ -240,9 +251,9 @@ pub(crate) struct PauseArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
-    /// Format: text, or one JSON object a line.
+    /// Format.
     #[arg(short, long, default_value = "text")]
-    pub(crate) output: Format,
+    pub(crate) output: EventsFormat,
     /// Only so many of the last entries.
     #[arg(long, default_value_t = 200)]
     pub(crate) last: usize,

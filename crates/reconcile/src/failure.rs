@@ -41,6 +41,8 @@ pub(crate) struct Failure {
     verbatim: bool,
     /// The commit that it is about.
     revision: Option<Box<Revision>>,
+    /// Whether there is a newer desired state is not known.
+    unread: bool,
     code: u8,
 }
 
@@ -53,6 +55,7 @@ impl Failure {
             hints: Vec::new(),
             verbatim: false,
             revision: None,
+            unread: false,
             code: 1,
         }
     }
@@ -91,9 +94,23 @@ impl Failure {
         self
     }
 
+    /// What is newest could not be read.
+    pub(crate) fn unread(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
+    /// A fault of this commit, if of any, and says so.
+    pub(crate) fn in_commit(self, revision: Option<&Revision>) -> Self {
+        let Some(revision) = revision else { return self };
+        let code = self.code;
+        Self { code, ..Self::verbatim(format!("{revision} is not taken:\n{}", self.text())) }
+    }
+
     /// Why a desired state that was named `file` is not taken.
     pub(crate) fn refusal(&self, file: String) -> RefusedSource {
-        RefusedSource { file, revision: self.revision.as_deref().cloned(), report: self.text() }
+        let revision = self.revision.as_deref().cloned();
+        RefusedSource { file, revision, report: self.text(), unread: self.unread }
     }
 
     /// The report as text.

@@ -28,7 +28,7 @@ use reconcile_spec::{
 };
 use reconcile_swarm::{Hints, SwarmClient};
 
-use crate::{base::Base, switching::RealSwitching};
+use crate::{base::Base, rollout::Rollout, switching::RealSwitching};
 
 /// Servers, Swarm and database as they are.
 pub(crate) struct RealFleet {
@@ -43,15 +43,35 @@ pub(crate) struct RealFleet {
     etcd: BTreeMap<HostName, Endpoint>,
     patroni_keys: String,
     switching: RealSwitching,
+    rollout: Rollout,
 }
 
 /// What clients come through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Router,
+    /// Poolers, for writes and for reads.
     Pooler,
+    ReadPooler,
     /// HAProxy, which hands on to the poolers of all nodes.
     Way,
+}
+
+impl Part {
+    /// The name of its service, without the stack's.
+    pub(crate) fn service(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::Pooler => "pgbouncer",
+            Self::ReadPooler => "pgbouncer-read",
+            Self::Way => "haproxy",
+        }
+    }
+
+    /// Whether it is a pooler.
+    pub(crate) fn pools(self) -> bool {
+        matches!(self, Self::Pooler | Self::ReadPooler)
+    }
 }
 
 /// Something that gives no sign of life.
@@ -103,6 +123,7 @@ impl RealFleet {
         let password = secrets.get(PATRONI_RESTAPI).cloned().unwrap_or_else(|| SecretText::new(""));
         Self {
             switching: RealSwitching::new(spec, secrets, Arc::clone(&ssh)),
+            rollout: Rollout::new(spec, secrets),
             swarm,
             ssh,
             targets,
@@ -244,7 +265,7 @@ impl RealFleet {
         let parts = [
             (Part::Router, "router", &router, signs.0),
             (Part::Pooler, "pooler for writes", &write, signs.1),
-            (Part::Pooler, "pooler for reads", &read, signs.2),
+            (Part::ReadPooler, "pooler for reads", &read, signs.2),
             (Part::Way, front.through.as_str(), &way, signs.3),
         ];
         let silent = parts.into_iter().filter_map(|(part, name, at, sign)| {
@@ -383,7 +404,7 @@ impl Fleet for RealFleet {
             Action::Swarm(host, action) => {
                 // The Docker API knows no token, so the server is asked right before.
                 self.ssh.guard(host).await?;
-                self.swarm.apply(host, action, deadline).await
+                self.rollout.perform(&self.ssh, &self.swarm, host, action, deadline).await
             }
         }
     }

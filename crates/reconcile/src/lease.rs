@@ -46,16 +46,16 @@ impl Lease {
         wait: Wait,
         stop: &CancellationToken,
     ) -> Result<Self, LeaseError> {
-        Self::win_while(prepared, lock, wait, stop, |_| ()).await
+        Self::win_while(prepared, lock, wait, stop, |_, _| ()).await
     }
 
-    /// The same; `hears` is told why it waits as well.
+    /// The same; `hears` is told why it waits as well, and who has the lease meanwhile.
     pub(crate) async fn win_while(
         prepared: &Prepared,
         lock: Option<&Lock>,
         wait: Wait,
         stop: &CancellationToken,
-        hears: impl Fn(&str),
+        hears: impl Fn(&str, Option<&str>),
     ) -> Result<Self, LeaseError> {
         let electorate = Arc::new(prepared.fleet.electorate());
         let waits = |error: &LeaseError| {
@@ -63,7 +63,7 @@ impl Lease {
             let asked = if asked { "; it is asked to give it back between two steps" } else { "" };
             let why = told(error) + asked;
             say(&format!("waiting: {why}"));
-            hears(&why);
+            hears(&why, keeper(error).as_deref());
         };
         let jitter = || rand::rng().random();
         let holder = holder(lock.and_then(Lock::mark));
@@ -127,6 +127,13 @@ pub(crate) fn given_back(why: Option<GiveBack>) -> String {
 pub(crate) fn named(holder: &str) -> (&str, &str) {
     let mut words = holder.split('/');
     (words.next().unwrap_or("-"), words.next().unwrap_or("-"))
+}
+
+/// Who has the lease that is waited for, as far as that is known.
+fn keeper(error: &LeaseError) -> Option<String> {
+    let LeaseError::Taken { holder } = error else { return None };
+    let (name, process) = named(holder);
+    Some(format!("{name} (process {process})"))
 }
 
 /// The error for people: a holder's name without what only makes it unique.

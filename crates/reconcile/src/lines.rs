@@ -10,6 +10,7 @@ use std::{
 };
 
 use reconcile_core::{
+    leads::Leads,
     model::{ObjectId, PauseNote},
     plan::{Step, Verb},
     verify::{Proof, Serves, VerifyReport},
@@ -40,10 +41,13 @@ struct Told {
     serves: Option<(Serves, BTreeSet<String>)>,
     /// When all was proven to serve.
     served: Option<Instant>,
+    leads: Leads,
     /// The pause that was said to be in force.
     paused: Option<PauseNote>,
     /// What was said to be waited for.
     waits: BTreeSet<ObjectId>,
+    /// It was said that the Swarm has no leader, last of this.
+    leaderless: Option<ObjectId>,
     /// The newest desired state was said not to be taken.
     refused: bool,
 }
@@ -83,7 +87,8 @@ impl Told {
     /// How far the cluster serves, where that is news, and what fails since.
     fn proof(&mut self, report: &VerifyReport) -> Vec<String> {
         let fails = report.proofs.iter().filter(|proof| !proof.holds);
-        let now = (report.serves(), fails.clone().map(Proof::about).collect());
+        let key = |proof: &Proof| proof.comes_of.clone().unwrap_or_else(|| proof.about());
+        let now = (report.serves(), fails.clone().map(key).collect());
         let age = self.served.map(|served| served.elapsed().as_secs());
         if now.0 == Serves::Wholly {
             self.served = Some(Instant::now());
@@ -93,17 +98,32 @@ impl Told {
         }
         let mut lines = vec![match now.0 {
             Serves::Wholly => "the cluster is as desired and serves".to_owned(),
+            Serves::Unknown => format!("not all could be proven: {}", report.told()),
             Serves::InDoubt => format!("a proof fails: {}", report.told()),
             Serves::Partly => format!("the cluster serves in part: {}", report.told()),
+            // Half of it would be said too softly.
+            Serves::NoWrites => report.told().replacen(
+                "no way in takes writes, ",
+                "the cluster takes no writes: ",
+                1,
+            ),
             Serves::Not => format!("the cluster does not serve: {}", report.told()),
         }];
         if let Some(age) = age.filter(|_| now.0 != Serves::Wholly) {
             lines[0].push_str(&format!("; all was proven to serve {age} s ago"));
         }
         let known = self.serves.replace(now).map(|(_, fails)| fails).unwrap_or_default();
-        let news = fails.filter(|proof| !known.contains(&proof.about()));
-        let news = news.map(|proof| format!("FAIL  {}: {}", proof.what, proof.detail));
-        lines.extend(bounded(news.collect(), "fail; `reconcile status` lists them"));
+        let news = fails.filter(|proof| proof.fails() && !known.contains(&key(proof)));
+        let mut told = Vec::new();
+        for proof in news {
+            let line = format!("FAIL  {}", proof.cause());
+            // What others come of is named once, and not where the first line does.
+            let said = proof.comes_of.as_ref().is_some_and(|cause| lines[0].contains(cause));
+            if !said && !told.contains(&line) {
+                told.push(line);
+            }
+        }
+        lines.extend(bounded(told, "fail; `reconcile status` lists them"));
         lines
     }
 }
@@ -149,14 +169,25 @@ impl Listener for Lines {
             }
             Event::SourceBroken(refused) => {
                 told.refused = true;
-                say("the desired state is not taken; the last good one stays in force");
+                let what = if refused.unread { "cannot be read" } else { "is not taken" };
+                say(&format!("the desired state {what}; the last good one stays in force"));
                 output::note(refused.to_string().trim_end());
             }
             Event::PassRefused(error) => say(&format!("nothing was done: {error}")),
             Event::Looked { desired, observed, plan } => {
                 let now = Instant::now();
                 told.waits.retain(|object| plan.steps.iter().any(|step| step.object == *object));
+                let leaderless = told.leaderless.take();
+                told.leaderless = leaderless.filter(|object| told.waits.contains(object));
                 self.say_all(&told.pause(observed.pause()).into_iter().collect::<Vec<_>>());
+                self.say_all(
+                    &told
+                        .leads
+                        .looked(desired, observed)
+                        .map(|news| news.told())
+                        .into_iter()
+                        .collect::<Vec<_>>(),
+                );
                 let held = told.holds.looked(plan, now);
                 let all_told = told.holds.all_told();
                 self.say_all(&told.course.begins(plan, now));
@@ -166,14 +197,24 @@ impl Listener for Lines {
             Event::StepFinished { step, result, took } => {
                 let (verb, seconds) = (step.verb.word(), took.as_secs_f64());
                 match result {
-                    Ok(()) => say(&format!("ok    {verb} {} ({seconds:.1} s)", step.object)),
+                    Ok(()) => {
+                        let also = step.disturbs().map(|what| format!(", {what}"));
+                        let also = also.unwrap_or_default();
+                        say(&format!("ok    {verb} {} ({seconds:.1} s){also}", step.object));
+                    }
                     Err(error) => {
                         say(&format!("FAIL  {verb} {} ({seconds:.1} s): {error}", step.object));
                     }
                 }
             }
             Event::StepWaits { step, seen } => {
-                if told.waits.insert(step.object.clone()) {
+                // What all wait for is said once.
+                let leaderless = seen.cause == "the Swarm has no leader yet";
+                let known = leaderless && told.leaderless.is_some();
+                if leaderless {
+                    told.leaderless = Some(step.object.clone());
+                }
+                if told.waits.insert(step.object.clone()) && !known {
                     say(&format!("wait  {}: {seen}", step.object));
                 }
             }

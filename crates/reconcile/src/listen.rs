@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use reconcile_engine::{Event, Listener, lease::Held};
+use reconcile_engine::{Event, Listener, lease::Held, settled::Drifts};
 use reconcile_server::{About, Board, Lease, Listen, ListenError, Served, Token};
 use tokio::sync::mpsc;
 
@@ -25,6 +25,7 @@ pub(crate) struct Publish<'a> {
     board: Arc<Board>,
     /// The lease under which the loop acts.
     held: Mutex<Option<Arc<Held>>>,
+    drifts: Mutex<Drifts>,
     next: &'a dyn Listener,
 }
 
@@ -35,7 +36,12 @@ impl<'a> Publish<'a> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             interval: Duration::from_secs(cli.interval),
         };
-        Self { board: Arc::new(Board::new(about)), held: Mutex::default(), next }
+        Self {
+            board: Arc::new(Board::new(about)),
+            held: Mutex::default(),
+            drifts: Mutex::default(),
+            next,
+        }
     }
 
     /// Whether the loop advances.
@@ -56,10 +62,11 @@ impl<'a> Publish<'a> {
         self.lease();
     }
 
-    /// It has none, and why.
-    pub(crate) fn waits(&self, why: &str) {
+    /// It has none, why, and who has.
+    pub(crate) fn waits(&self, why: &str, keeper: Option<&str>) {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.board.lease(&Lease::Waits(why.to_owned()));
+        let keeper = keeper.map(str::to_owned);
+        self.board.lease(&Lease::Waits { why: why.to_owned(), keeper });
     }
 
     /// Tells how long the lease lasts.
@@ -68,7 +75,7 @@ impl<'a> Publish<'a> {
         if let Some(held) = held.as_ref() {
             let (token, left) = (held.claimant().token, held.left());
             self.board.lease(&if left.is_zero() {
-                Lease::Waits("it was not renewed in time".to_owned())
+                Lease::Waits { why: "it was not renewed in time".to_owned(), keeper: None }
             } else {
                 Lease::Held { token, left }
             });
@@ -79,20 +86,19 @@ impl<'a> Publish<'a> {
     /// cluster is kept all the same.
     pub(crate) fn start(
         &self,
-        arguments: &ListenArgs,
+        asked: Asked,
         dirty: mpsc::Sender<()>,
     ) -> Result<Option<Served>, Failure> {
-        let asked = arguments.listen.as_deref();
-        if asked == Some("off") {
-            return Ok(None);
-        }
-        let listen = settings(arguments, asked.unwrap_or(DEFAULT))?;
+        let (listen, by_default) = match asked {
+            Asked::Off => return Ok(None),
+            Asked::On { listen, by_default } => (listen, by_default),
+        };
         match reconcile_server::start(listen, Arc::clone(&self.board), dirty) {
             Ok(served) => {
                 output::note(&format!("status and page on {}", served.url()));
                 Ok(Some(served))
             }
-            Err(error @ ListenError::Bind { .. }) if asked.is_none() => {
+            Err(error @ ListenError::Bind { .. }) if by_default => {
                 let cause = std::error::Error::source(&error)
                     .map_or_else(String::new, |cause| format!(": {cause}"));
                 output::note(&format!(
@@ -100,13 +106,40 @@ impl<'a> Publish<'a> {
                 ));
                 Ok(None)
             }
-            Err(error) if error.is_usage() => Err(Failure::usage(error.to_string()).hint(
-                "--listen-cert, --listen-key and --listen-token-file name the files; \
-                     or listen on 127.0.0.1 and reach it through `ssh -L`",
-            )),
-            Err(error) => Err(Failure::from_error("show the status", &error)),
+            Err(error) => Err(failed(&error)),
         }
     }
+}
+
+/// Where to show the status.
+pub(crate) enum Asked {
+    Off,
+    On {
+        listen: Listen,
+        /// Nobody asked for it.
+        by_default: bool,
+    },
+}
+
+/// What was asked for; what is wrong with it is said before anything else is done.
+pub(crate) fn asked(arguments: &ListenArgs) -> Result<Asked, Failure> {
+    let asked = arguments.listen.as_deref();
+    if asked == Some("off") {
+        return Ok(Asked::Off);
+    }
+    let listen = settings(arguments, asked.unwrap_or(DEFAULT))?;
+    listen.check().map_err(|error| failed(&error))?;
+    Ok(Asked::On { listen, by_default: asked.is_none() })
+}
+
+fn failed(error: &ListenError) -> Failure {
+    if error.is_usage() {
+        return Failure::usage(error.to_string()).hint(
+            "--listen-cert, --listen-key and --listen-token-file name the files; \
+             or listen on 127.0.0.1 and reach it through `ssh -L`",
+        );
+    }
+    Failure::from_error("show the status", error)
 }
 
 fn settings(arguments: &ListenArgs, address: &str) -> Result<Listen, Failure> {
@@ -144,7 +177,17 @@ impl Listener for Publish<'_> {
         match event {
             Event::PassStarted(number) => board.pass_started(*number),
             Event::Observed { answers, .. } => board.observed(answers),
-            Event::Looked { desired, observed, plan } => board.looked(desired, observed, plan),
+            Event::Looked { desired, observed, plan } => {
+                let mut drifts = self.drifts.lock().unwrap_or_else(PoisonError::into_inner);
+                let news = drifts.looked(desired, plan);
+                drop(drifts);
+                let told = news.iter().map(|drift| match drift.left {
+                    Some(left) => format!("{} [left: {left}]", drift.told),
+                    None => drift.told.clone(),
+                });
+                board.drifted(&told.collect::<Vec<_>>());
+                board.looked(desired, observed, plan);
+            }
             Event::StepStarted(step) => board.step_started(step),
             Event::StepFinished { step, result, took } => {
                 let error = result.as_ref().err().map(ToString::to_string);
@@ -166,5 +209,66 @@ impl Listener for Publish<'_> {
             | Event::Resumed => board.tick(),
         }
         self.next.hear(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+    };
+
+    use clap::Parser as _;
+    use reconcile_core::plan::plan;
+    use reconcile_sim::{World, fixture};
+
+    use super::*;
+
+    #[test]
+    fn what_drifted_is_in_the_status_as_it_is_in_the_terminal() {
+        let cli = Cli::parse_from(["reconcile", "--watch", "--listen", "127.0.0.1:0"]);
+        let publish = Publish::new(&cli, "main", &());
+        let asked = asked(&cli.listen).expect("an address");
+        let served = publish.start(asked, mpsc::channel(1).0).expect("it listens").expect("on");
+        let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+        let mut world = World::converged(&desired);
+        let look = |world: &World| {
+            let observed = world.observe(&desired);
+            let plan = plan(&desired, &observed);
+            publish.hear(&Event::Looked { desired: &desired, observed: &observed, plan: &plan });
+            let address = served.address();
+            let mut stream = TcpStream::connect(address).expect("connected");
+            let request =
+                format!("GET /status HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("answered");
+            answer
+        };
+        assert!(!look(&world).contains("\"kind\":\"drift\""));
+        let file = world.server_mut("node1").files.get_mut("/etc/default/etcd").expect("ours");
+        file.bytes.extend_from_slice(b"TOKEN=canary-4711\n");
+        for _ in 0..2 {
+            let status = look(&world);
+            let told = "drift node1:/etc/default/etcd (files): has 1 line by hand\"";
+            assert_eq!(status.matches(told).count(), 1, "{status}");
+            let events = status.split("\"events\":").nth(1).expect("a history");
+            assert!(!events.contains("canary"), "{events}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_wrongly_is_said_before_anything_listens() {
+        let asked = |address: &str| {
+            let cli = Cli::parse_from(["reconcile", "--watch", "--listen", address]);
+            asked(&cli.listen)
+        };
+        assert!(matches!(asked("off"), Ok(Asked::Off)));
+        assert!(matches!(asked("127.0.0.1:0"), Ok(Asked::On { by_default: false, .. })));
+        for (wrong, why) in [("foo", "is not an address with a port"), ("0.0.0.0:1", "missing")] {
+            let text = asked(wrong).map(|_| ()).expect_err("refused").text();
+            assert!(text.contains(why), "{text}");
+        }
     }
 }

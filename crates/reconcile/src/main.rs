@@ -16,6 +16,7 @@ mod notify;
 mod output;
 mod pipes;
 mod progress;
+mod rollout;
 mod secrets;
 mod source;
 mod state;

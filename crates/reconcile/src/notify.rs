@@ -107,11 +107,13 @@ pub(crate) struct Told<'a> {
     pub(crate) notify: &'a Notify,
     pub(crate) next: &'a dyn Listener,
     last: Mutex<String>,
+    /// What the last proof of service said, where it did not hold: that goes before what is to be done.
+    fails: Mutex<Option<String>>,
 }
 
 impl<'a> Told<'a> {
     pub(crate) fn new(notify: &'a Notify, next: &'a dyn Listener) -> Self {
-        Self { notify, next, last: Mutex::default() }
+        Self { notify, next, last: Mutex::default(), fails: Mutex::default() }
     }
 
     /// Once for each change.
@@ -126,7 +128,12 @@ impl<'a> Told<'a> {
 
 impl Listener for Told<'_> {
     fn hear(&self, event: &Event<'_>) {
+        let fails = || self.fails.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
+            Event::Planned(_) if fails().is_some() => {
+                let told = fails().clone().unwrap_or_default();
+                self.status(told);
+            }
             Event::Planned(plan) if !plan.steps.is_empty() => {
                 self.status(format!("{} to do", counted(plan.steps.len(), "step")));
             }
@@ -134,9 +141,13 @@ impl Listener for Told<'_> {
                 self.status(format!("{} held", counted(plan.held.len(), "object")));
             }
             Event::Verified(report) if report.holds() => {
+                *fails() = None;
                 self.status("as desired and serving".to_owned());
             }
-            Event::Verified(report) => self.status(report.told()),
+            Event::Verified(report) => {
+                *fails() = Some(report.told());
+                self.status(report.told());
+            }
             Event::SourceBroken(_) => {
                 self.status(
                     "the desired state cannot be read; the last good one is in force".to_owned(),

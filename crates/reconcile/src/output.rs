@@ -1,8 +1,12 @@
 //! Standard output is data, standard error is progress and logs.
 
-use std::io::Write as _;
+use std::{fmt, io::Write as _};
 
 use serde::Serialize;
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
+};
 
 use crate::{cli::Format, failure::Failure};
 
@@ -29,11 +33,7 @@ pub(crate) fn note(text: &str) {
 
 /// Writes a line with the time of day to standard error.
 pub(crate) fn say(text: &str) {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let (hours, minutes, seconds) = (since / 3600 % 24, since / 60 % 60, since % 60);
-    note(&format!("{hours:02}:{minutes:02}:{seconds:02}Z {text}"));
+    note(&format!("{} {text}", clock()));
 }
 
 /// Prints data for machines, or `text` for people.
@@ -78,5 +78,43 @@ pub(crate) fn log_to_stderr(verbose: u8) {
     for directive in caps.filter_map(|directive| directive.parse().ok()) {
         filter = filter.add_directive(directive);
     }
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match verbose {
+        // Among lines for people a word of warning looks like them.
+        0 if std::env::var_os("RECONCILE_LOG").is_none() => {
+            log.with_ansi(false).event_format(Calm).init();
+        }
+        _ => log.init(),
+    }
+}
+
+/// Log entries as [`say`] writes lines.
+struct Calm;
+
+impl<S, N> FormatEvent<S, N> for Calm
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> fmt::Result {
+        let word =
+            if *event.metadata().level() == tracing::Level::ERROR { "error" } else { "warning" };
+        write!(writer, "{} {word}: ", clock())?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// The time of day.
+fn clock() -> String {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let (hours, minutes, seconds) = (since / 3600 % 24, since / 60 % 60, since % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}Z")
 }

@@ -98,7 +98,11 @@ impl Listener for Progress {
                 self.end(step);
                 let seconds = took.as_secs_f64();
                 match result {
-                    Ok(()) => self.line(&format!("  ok    {} ({seconds:.1} s)", name(step))),
+                    Ok(()) => {
+                        let also = step.disturbs().map(|what| format!(", {what}"));
+                        let also = also.unwrap_or_default();
+                        self.line(&format!("  ok    {} ({seconds:.1} s){also}", name(step)));
+                    }
                     Err(error) => {
                         self.line(&format!("  FAIL  {} ({seconds:.1} s)", name(step)));
                         self.line(&format!("        {error}"));
@@ -116,10 +120,18 @@ impl Listener for Progress {
             Event::Verifying => self.line("proving service end to end"),
             Event::Verified(report) => {
                 for proof in &report.proofs {
-                    let mark = if proof.holds { "ok  " } else { "FAIL" };
+                    let mark = match proof {
+                        proof if proof.holds => "ok  ",
+                        proof if proof.untried => "?   ",
+                        _ => "FAIL",
+                    };
+                    let why = proof.comes_of.as_ref().map(|why| format!("; {why}"));
                     self.line(&format!(
-                        "  {mark}  {} ({} ms) {}",
-                        proof.what, proof.millis, proof.detail
+                        "  {mark}  {} ({} ms) {}{}",
+                        proof.what,
+                        proof.millis,
+                        proof.detail,
+                        why.unwrap_or_default()
                     ));
                 }
             }

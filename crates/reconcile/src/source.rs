@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use reconcile_core::{model::Revision, windows::written};
+use reconcile_core::{model::Revision, status::NotTaken, windows::written};
 use reconcile_git::{Access, GitError, Location, Mirror, Policy, Snapshot};
 use reconcile_sops::Form;
 use reconcile_spec::{ValidSpec, load, report, valid::SecretsSource};
@@ -38,11 +38,20 @@ pub(crate) struct Source {
 pub(crate) struct Refused {
     /// Why, for people.
     pub(crate) report: String,
+    /// The same in a line.
+    reason: String,
+    /// Whether there is a newer one at all is not known.
+    unread: bool,
     /// When the file that is in force was taken.
     since: Option<u64>,
 }
 
 impl Refused {
+    /// For the condition that says so.
+    pub(crate) fn told(&self) -> NotTaken<'_> {
+        NotTaken { reason: &self.reason, unread: self.unread }
+    }
+
     /// Why an operator that begins with this only looks, where it does.
     pub(crate) fn only_looks(&self) -> Option<String> {
         self.since.map(only_looks)
@@ -51,7 +60,14 @@ impl Refused {
     /// A line that says what is in force, for whoever reads the report below it.
     pub(crate) fn title(&self) -> String {
         self.since.map_or_else(
-            || "The newest commit is not in force".to_owned(),
+            || {
+                if self.unread {
+                    "The branch cannot be read; whether there is a newer commit is not known"
+                        .to_owned()
+                } else {
+                    "The newest commit is not in force".to_owned()
+                }
+            },
             |at| format!("The file is not taken; in force is what was taken of it {}", written(at)),
         )
     }
@@ -110,7 +126,15 @@ pub(crate) fn origin(cli: &Cli) -> Result<Origin, Failure> {
             return Err(Failure::usage("`--allowed-signers` needs a Git source")
                 .hint("such as -f git+ssh://HOST/REPOSITORY#main:cluster.yaml"));
         }
-        None => return Ok(Origin::Path(path.clone(), state::folder(cli, KEPT).ok())),
+        None => {
+            if let Some(hint) = path.to_str().and_then(as_git) {
+                let named = path.display();
+                return Err(
+                    Failure::usage(format!("`-f {named}` is no file of this machine")).hint(hint)
+                );
+            }
+            return Ok(Origin::Path(path.clone(), state::folder(cli, KEPT).ok()));
+        }
         Some(Err(error)) => {
             return Err(Failure::usage(format!("`-f` names no Git source: {error}"))
                 .hint("such as git+ssh://git@example.org/team/database.git#main:cluster.yaml"));
@@ -137,6 +161,22 @@ pub(crate) fn origin(cli: &Cli) -> Result<Origin, Failure> {
     let state = std::path::absolute(&state)
         .map_err(|error| Failure::from_error("find the state folder", &error))?;
     Ok(Origin::Git(Box::new(Mirror::new(location, policy, &state))))
+}
+
+/// What somebody meant who names a repository without saying so.
+fn as_git(named: &str) -> Option<String> {
+    let url = match named.split_once("://") {
+        Some(("https" | "ssh", _)) => named.to_owned(),
+        Some(("http", rest)) => format!("https://{rest}"),
+        Some(("git", rest)) => format!("ssh://git@{rest}"),
+        None => {
+            let (host, path) = named.strip_prefix("git@")?.split_once(':')?;
+            format!("ssh://git@{host}/{path}")
+        }
+        Some(_) => return None,
+    };
+    let place = if url.contains('#') { "" } else { "#BRANCH:PATH" };
+    Some(format!("a repository is named as git+{url}{place}"))
 }
 
 impl Origin {
@@ -199,15 +239,20 @@ impl Origin {
 pub(crate) fn unread(error: &GitError) -> Failure {
     let failure = Failure::new(error.to_string());
     match error {
-        GitError::NoGit => failure.hint("apt-get install git openssh-client"),
+        GitError::NoGit => failure.unread().hint("apt-get install git openssh-client"),
         GitError::Refused { revision, .. } => failure.of(revision.as_deref()),
-        _ => failure,
+        _ => failure.unread(),
     }
 }
 
 /// Reads and validates what `-f` names.
 pub(crate) fn read(cli: &Cli) -> Result<Source, Failure> {
-    parse(cli, &origin(cli)?.texts()?)
+    parse_new(cli, &origin(cli)?.texts()?)
+}
+
+/// Makes clusters of the newest text; what is wrong with a commit is told with its name.
+pub(crate) fn parse_new(cli: &Cli, texts: &Texts) -> Result<Source, Failure> {
+    parse(cli, texts).map_err(|failure| failure.in_commit(texts.revision.as_ref()))
 }
 
 /// The same for those who look at a cluster or keep it: where the file is broken, or the newest
@@ -237,8 +282,10 @@ pub(crate) fn read_in_force(cli: &Cli) -> Result<Source, Failure> {
                 Err(failure.hint(hint))
             }
             Ok(source) => {
-                let report = failure.refusal(origin.file()).to_string();
-                Ok(Source { refused: Some(Refused { report, since }), ..source })
+                let refused = failure.refusal(origin.file());
+                let (report, reason) = (refused.to_string(), refused.reason().to_owned());
+                let refused = Refused { report, reason, unread: refused.unread, since };
+                Ok(Source { refused: Some(refused), ..source })
             }
             // What was asked for is in neither.
             Err(other) if other.text() == failure.text() => Err(failure),

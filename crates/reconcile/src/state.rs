@@ -3,6 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
+    io::Write as _,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::Duration,
@@ -34,12 +35,14 @@ pub(crate) fn folder(cli: &Cli, cluster: &str) -> Result<PathBuf, Failure> {
 
 /// What a process holds to its end that may change the cluster.
 const RUN: &str = "lock";
+/// In it, where that process is a `--watch`.
+const WATCHES: &str = "watch\n";
 /// The same of a switchover, which may work beside a `--watch` that gave it the lease.
 const SWITCHOVER: &str = "switchover.lock";
 
 /// Held while this process may change the cluster.
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
     folder: PathBuf,
     mark: Option<String>,
 }
@@ -49,6 +52,12 @@ impl Lock {
     /// little. A process that carries it in its name holds the lock as long as it lives.
     pub(crate) fn mark(&self) -> Option<&str> {
         self.mark.as_deref()
+    }
+
+    /// Notes that who holds it is a `--watch`, which takes up what comes into force meanwhile.
+    pub(crate) fn watches(&self) -> Result<(), Failure> {
+        let noted = (&self.file).write_all(WATCHES.as_bytes());
+        noted.map_err(|error| Failure::from_error("note in the lock who holds it", &error))
     }
 
     /// Whether the process that carried `mark` is no more: one that is only stopped holds its lock. What
@@ -106,12 +115,27 @@ pub(crate) fn make(folder: &Path) -> Result<(), Failure> {
 
 /// Takes the lock of a cluster, or says who holds it.
 pub(crate) fn lock(folder: &Path) -> Result<Lock, Failure> {
+    try_lock(folder, RUN)?.ok_or_else(|| busy(folder))
+}
+
+/// Takes the lock of a cluster; None: a `--watch` holds it.
+pub(crate) fn lock_unless_watched(folder: &Path) -> Result<Option<Lock>, Failure> {
     match try_lock(folder, RUN)? {
-        Some(lock) => Ok(lock),
-        None => Err(Failure::new("another reconcile works on this cluster from this machine")
-            .caused_by(format!("{} is locked", folder.join(RUN).display()))
-            .hint("wait for it, or end it; it leaves nothing half done")),
+        None if watched(folder) => Ok(None),
+        taken => taken.map(Some).ok_or_else(|| busy(folder)),
     }
+}
+
+fn watched(folder: &Path) -> bool {
+    locked(folder)
+        && std::fs::read_to_string(folder.join(RUN)).is_ok_and(|holder| holder == WATCHES)
+}
+
+fn busy(folder: &Path) -> Failure {
+    let who = if watched(folder) { "a running `--watch`" } else { "another reconcile" };
+    Failure::new(format!("{who} works on this cluster from this machine"))
+        .caused_by(format!("{} is locked", folder.join(RUN).display()))
+        .hint("wait for it, or end it; it leaves nothing half done")
 }
 
 /// Takes the lock of a switchover; None: another one is under way or asks for the lease.
@@ -142,8 +166,10 @@ fn try_lock(folder: &Path, name: &str) -> Result<Option<Lock>, Failure> {
     };
     match taken {
         Ok(()) => {
+            // What the holder before was.
+            file.set_len(0).map_err(|error| Failure::from_error(attempt(), &error))?;
             let mark = mark_of(&file);
-            Ok(Some(Lock { _file: file, folder: folder.to_owned(), mark }))
+            Ok(Some(Lock { file, folder: folder.to_owned(), mark }))
         }
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(Failure::from_error(attempt(), &error)),

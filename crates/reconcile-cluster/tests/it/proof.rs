@@ -17,6 +17,7 @@ fn request(commit: bool, nodes: &[&str]) -> VerifyRequest {
         through: "HAProxy".to_owned(),
     };
     VerifyRequest {
+        unseen: Vec::new(),
         fronts: nodes.iter().map(front).collect(),
         role: "probe".to_owned(),
         password: SecretText::new("canary"),

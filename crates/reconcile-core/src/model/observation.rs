@@ -1,6 +1,6 @@
 //! What was learnt of the world in one pass. Unknown is not absent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -61,6 +61,10 @@ pub struct Observed {
     pub swarm: Observation<Option<SwarmFacts>>,
     /// When, in seconds since 1970 by the operator's clock.
     pub at: u64,
+    /// Servers that answer and let nobody look, as where the login is refused: nothing is known of what
+    /// runs there, and nothing says that it does not.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub barred: BTreeSet<HostName>,
 }
 
 impl Observed {
@@ -86,7 +90,27 @@ impl Observed {
                 facts.drop_volatile();
             }
         }
+        steady.sum()
+    }
+
+    /// Digest of what clients are served by, for knowing when a proof of service may hold no more. Other
+    /// programs' ports that come and go, and what lies on disks, are left out.
+    pub fn serving_digest(&self) -> String {
+        let mut serving = self.clone();
+        serving.at = 0;
+        for facts in serving.hosts.values_mut() {
+            if let Observation::Known(facts) = facts {
+                facts.drop_volatile();
+                facts.listeners.clear();
+                facts.data_dirs.clear();
+                facts.packages.clear();
+            }
+        }
+        serving.sum()
+    }
+
+    fn sum(&self) -> String {
         // Plain data with string keys always serialises.
-        sha256_hex(&serde_json::to_vec(&steady).unwrap_or_default())
+        sha256_hex(&serde_json::to_vec(self).unwrap_or_default())
     }
 }

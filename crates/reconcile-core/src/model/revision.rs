@@ -32,6 +32,20 @@ pub struct RefusedSource {
     pub revision: Option<Revision>,
     /// Why, for people: with lines of the file, in which what may be a secret is starred out.
     pub report: String,
+    /// It could not be read: whether there is a newer one at all is not known.
+    pub unread: bool,
+}
+
+impl RefusedSource {
+    /// The first that is wrong, in a line, without the commit that is named beside it.
+    pub fn reason(&self) -> &str {
+        let lines = || self.report.lines();
+        let marked = |mark: &str| lines().find_map(|line| line.strip_prefix(mark));
+        let first = marked("error: ").or_else(|| marked("Error: ")).or_else(|| lines().next());
+        let first = first.unwrap_or_default();
+        let bare = first.strip_prefix("commit ").and_then(|rest| rest.split_once(" is refused: "));
+        bare.filter(|(commit, _)| !commit.contains(' ')).map_or(first, |(_, reason)| reason)
+    }
 }
 
 impl std::fmt::Display for RefusedSource {
@@ -40,5 +54,29 @@ impl std::fmt::Display for RefusedSource {
             Some(revision) => write!(f, "{revision} is not taken:\n{}", self.report),
             None => f.write_str(&self.report),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_one_line_and_names_no_commit_twice() {
+        let reason = |report: &str| {
+            let (file, report) = ("c.yaml".to_owned(), report.to_owned());
+            RefusedSource { file, revision: None, report, unread: false }.reason().to_owned()
+        };
+        assert_eq!(
+            reason("note: x\nerror: unknown field `a`\n --> c.yaml:1:1\n"),
+            "unknown field `a`"
+        );
+        assert_eq!(
+            reason("Error: commit 600d600d600d is refused: it is not signed\n"),
+            "it is not signed"
+        );
+        let other = "commit and push is refused: yes";
+        assert_eq!(reason(&format!("Error: {other}\n")), other);
+        assert_eq!(reason(""), "");
     }
 }

@@ -49,6 +49,16 @@ pub struct NodeFact {
     pub reachability: String,
     /// True for the Raft leader.
     pub leader: bool,
+    /// True where it carries our mark: an update of ours is under way elsewhere and yet to come to it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
+}
+
+impl NodeFact {
+    /// True where it is up and takes tasks.
+    pub(crate) fn takes_tasks(&self) -> bool {
+        self.state == "ready" && self.availability == "active"
+    }
 }
 
 /// A desired network.
@@ -225,8 +235,8 @@ pub struct ServiceFact {
     pub spec: ServiceSpec,
     /// `UpdateStatus.State`; empty when it was never updated.
     pub update_state: String,
-    /// Where the last update was rolled back: what was tried and broke, and how.
-    pub given_up: Vec<GivenUp>,
+    /// Where the last update was rolled back: what was tried, and how it broke.
+    pub given_up: Option<GivenUp>,
     /// Tasks that are meant to run or do run, newest per node or slot, in order of node.
     pub tasks: Vec<TaskFact>,
 }
@@ -235,7 +245,7 @@ pub struct ServiceFact {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GivenUp {
-    /// As the broken task was made; only what concerns its container is filled in.
+    /// As its task was made; only what concerns its container is filled in.
     pub spec: ServiceSpec,
     /// Where and how it broke.
     pub cause: String,

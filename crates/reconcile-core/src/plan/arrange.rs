@@ -199,8 +199,9 @@ fn hold_by_policy(
     now: u64,
 ) {
     let refusal = |impact| forbidden(policy, now, impact);
-    let (stay, go): (Vec<_>, Vec<_>) =
-        std::mem::take(steps).into_iter().partition(|step| refusal(step.impact).is_none());
+    let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(steps)
+        .into_iter()
+        .partition(|step| step.action.ends_a_rollout() || refusal(step.impact).is_none());
     *steps = stay;
     held.extend(go.into_iter().filter_map(|step| {
         // Whoever reads it wants to know what will come.
@@ -256,9 +257,10 @@ pub(super) fn forbidden(policy: &Policy, now: u64, impact: super::Impact) -> Opt
 
 /// Lets only the first disruptive step through: afterwards the world is observed anew.
 fn hold_second_disruption(steps: &mut Vec<super::draft::Draft>, held: &mut Vec<Held>) {
-    let Some(first) =
-        steps.iter().find(|step| step.impact.disruptive()).map(|step| step.object.clone())
-    else {
+    let disruptive = || steps.iter().filter(|step| step.impact.disruptive());
+    // Nothing else is begun on one node while another waits for what was begun before.
+    let begun = disruptive().find(|step| step.action.ends_a_rollout());
+    let Some(first) = begun.or_else(|| disruptive().next()).map(|step| step.object.clone()) else {
         return;
     };
     let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(steps)

@@ -81,7 +81,9 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let records = Records::of(view);
     let (drifted, stay): (Vec<_>, Vec<_>) =
         std::mem::take(&mut drafts.steps).into_iter().partition(|step| {
-            mode(modes, &step.object) == Drift::Report && records.is_drift(&wanted, &step.object)
+            mode(modes, &step.object) == Drift::Report
+                && !step.action.ends_a_rollout()
+                && records.is_drift(&wanted, &step.object)
         });
     drafts.steps = stay;
     for step in drifted {
@@ -147,8 +149,8 @@ fn class(object: &ObjectId) -> Option<&'static str> {
 pub fn drifted(step: &Step) -> Option<String> {
     let object = &step.object;
     let ours = matches!(object, ObjectId::File(_, path) if path == RECORD);
-    let class =
-        class(object).filter(|_| !ours && !matches!(step.verb, Verb::Await | Verb::Claim))?;
+    let follows = matches!(step.verb, Verb::Await | Verb::Claim) || step.action.ends_a_rollout();
+    let class = class(object).filter(|_| !ours && !follows)?;
     Some(format!("{object} ({class}): {}", told(object, step.verb, &step.changes, &step.reason)))
 }
 

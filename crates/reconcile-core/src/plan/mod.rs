@@ -32,7 +32,7 @@ pub use probe::{probe_request, swarm_request, swarm_via, verify_request};
 pub use roll::{How, Restart};
 
 use crate::{
-    action::Action,
+    action::{Action, HostAction, UnitVerb},
     desired::Desired,
     model::{HostName, ObjectId, Observed},
 };
@@ -163,6 +163,23 @@ pub struct Step {
     pub deadline_seconds: u64,
     /// The effect.
     pub action: Action,
+}
+
+impl Step {
+    /// What its effect restarts or reloads besides, in words.
+    pub fn disturbs(&self) -> Option<String> {
+        let Action::Host(_, HostAction::WriteFile { notify: Some((unit, verb)), .. }) =
+            &self.action
+        else {
+            return None;
+        };
+        let done = match verb {
+            UnitVerb::Restart => "restarted",
+            UnitVerb::Reload => "reloaded",
+            UnitVerb::Start | UnitVerb::Stop | UnitVerb::Keep => return None,
+        };
+        Some(format!("{unit} {done}"))
+    }
 }
 
 /// What a step does to its object.
@@ -330,6 +347,7 @@ pub fn plan_beside(desired: &Desired, observed: &Observed, set_aside: &SetAside)
     identity::plan(&view, &mut drafts);
     leaving::hold_back(&view, &mut drafts);
     drift::plan(&view, &mut drafts);
+    swarm::rollout::plan(&view, &mut drafts);
     access::plan(&view, &mut drafts);
     let arranged = |drafts: draft::Drafts, pause: Option<&HoldReason>| {
         let arrange = |drafts| arrange::arrange(drafts, desired, observed, set_aside, pause);

@@ -161,8 +161,8 @@ pub fn swarm_via(
                 }
                 Observation::Known(_) => {}
             },
-            Some(Observation::Unknown { reason }) => {
-                unknown.get_or_insert_with(|| format!("{host}: {reason}"));
+            Some(Observation::Unknown { .. }) => {
+                unknown.get_or_insert_with(|| format!("{host} is not known"));
             }
             None => {}
         }
@@ -173,7 +173,8 @@ pub fn swarm_via(
     }
 }
 
-/// The service proof of a specification: through the front of every Swarm node that is known.
+/// The service proof of a specification: through the front of every Swarm node; what is not known cannot
+/// be tried.
 pub fn verify_request(
     spec: &ClusterSpec,
     observed: &Observed,
@@ -182,9 +183,8 @@ pub fn verify_request(
     token: String,
 ) -> VerifyRequest {
     let publish = &spec.haproxy.publish;
-    let fronts = spec
+    let (fronts, unseen) = spec
         .swarm_hosts()
-        .filter(|host| observed.host(&HostName::new(host.name.as_str())).is_some())
         .map(|host| {
             let (write_port, read_port, through) = match publish.write {
                 Some(write) => (write, publish.read, "HAProxy"),
@@ -199,9 +199,10 @@ pub fn verify_request(
                 through: through.to_owned(),
             }
         })
-        .collect();
+        .partition(|front| observed.host(&front.host).is_some());
     VerifyRequest {
         fronts,
+        unseen,
         role: PROBE_ROLE.to_owned(),
         password,
         database: PROBE_DATABASE.to_owned(),

@@ -13,6 +13,8 @@ mod properties;
 mod refusals;
 mod rendered;
 mod rollback;
+mod rollout;
+mod service;
 mod speed;
 mod status;
 mod upgrades;

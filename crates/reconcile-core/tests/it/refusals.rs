@@ -380,7 +380,13 @@ fn the_swarm() {
             fact.spec.labels.clear();
         }
         let version = fact.version - older;
-        case.does(swarm(SwarmAction::UpdateService { spec, version, tasks: 3 }));
+        case.does(swarm(SwarmAction::UpdateService {
+            spec: Box::new(spec),
+            version,
+            tasks: 3,
+            waits: vec![],
+            first: vec![],
+        }));
     };
     case.breaks("a service that is not ours is not changed", |case| update(case, true, 0));
     case.breaks("a service is changed from the version that was observed", |case| {

@@ -1,7 +1,10 @@
 //! What is written to servers and into containers, to the byte, for a cluster of three.
 
-use reconcile_core::{desired::Desired, model::HostName};
-use reconcile_sim::fixture;
+use reconcile_core::{
+    desired::Desired,
+    model::{HostName, Listener},
+};
+use reconcile_sim::{World, fixture};
 
 use crate::golden::golden;
 
@@ -49,4 +52,24 @@ fn the_same_file_gives_the_same_bytes() {
     let (once, again) = (rendered(), rendered());
     assert_eq!(once.digest(), again.digest());
     assert_eq!(serde_json::to_vec(&once).unwrap(), serde_json::to_vec(&again).unwrap());
+}
+
+/// A proof of service is not made again for what no client depends on.
+#[test]
+fn a_port_that_comes_and_goes_is_no_news_of_service_and_a_stopped_unit_is() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let mut world = World::converged(&desired);
+    let before = world.observe(&desired);
+    world.server_mut("node2").strangers.push(Listener {
+        port: 5555,
+        address: "0.0.0.0".to_owned(),
+        process: "nc".to_owned(),
+        pid: Some(7),
+        unit: "session-1.scope".to_owned(),
+    });
+    let after = world.observe(&desired);
+    assert_ne!(before.digest(), after.digest());
+    assert_eq!(before.serving_digest(), after.serving_digest());
+    world.server_mut("node2").units.get_mut("patroni.service").unwrap().running = false;
+    assert_ne!(before.serving_digest(), world.observe(&desired).serving_digest());
 }

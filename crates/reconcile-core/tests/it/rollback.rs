@@ -42,7 +42,7 @@ fn a_change_that_was_rolled_back_is_held_until_it_is_another() {
         networks: Vec::new(),
         ..front(&bad, fact.spec.digest.clone())
     };
-    fact.given_up = vec![GivenUp { spec: tried, cause: cause.clone() }];
+    fact.given_up = Some(GivenUp { spec: tried, cause: cause.clone() });
     assert!(updates(&planned(&bad, &observed)), "nothing was rolled back");
 
     let Observation::Known(Some(swarm)) = &mut observed.swarm else { panic!("there is a Swarm") };

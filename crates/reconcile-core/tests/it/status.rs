@@ -112,6 +112,7 @@ fn ready(fails: &[&str]) -> (&'static str, String) {
                 holds: true,
                 millis: 1,
                 detail: String::new(),
+                ..Proof::default()
             });
         }
     }
@@ -145,8 +146,8 @@ fn it_is_said_which_way_in_fails_and_which_serve() {
     assert_eq!(
         ready(&writes),
         (
-            "PartlyServing",
-            "no way in takes writes, 3 of 3 serve reads: \
+            "NoWrites",
+            "no way in takes writes, 3 of 3 serve reads (node1, node2, node3): \
              write through HAProxy on node1: refused (and 2 more)"
                 .to_owned()
         )

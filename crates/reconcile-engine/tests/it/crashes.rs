@@ -24,9 +24,10 @@ pub(crate) async fn reference(workload: &Workload) -> Reference {
     let world = fleet.world();
     let name = workload.name;
     assert_eq!(world.violations, Vec::<String>::new(), "{name}");
-    // A server leaves, and packages are upgraded, in a chain of steps of which each rests on a new look.
+    // A server leaves, and packages are upgraded, in a chain of steps of which each rests on a new look;
+    // and so does an update of services, node by node.
     let long = !workload.desired.leaving.is_empty() || name.contains("upgraded");
-    let limit = if long { 20 } else { 8 };
+    let limit = if long { 20 } else { 12 };
     assert!(result.passes <= limit, "{name}: {} passes", result.passes);
     let effects = fleet.effects().len() as u64;
     assert!(effects > 0, "{name} changes nothing");

@@ -147,6 +147,7 @@ fn a_proof_is_noted_when_it_fails_otherwise_and_when_it_holds_again() {
                 holds: !fails.contains(&host),
                 millis,
                 detail: format!("refused after {millis} ms"),
+                ..Proof::default()
             })
             .into(),
     };
@@ -176,7 +177,12 @@ fn a_proof_is_noted_when_it_fails_otherwise_and_when_it_holds_again() {
 }
 
 fn refused(report: &str) -> RefusedSource {
-    RefusedSource { file: "c.yaml".to_owned(), revision: None, report: report.to_owned() }
+    RefusedSource {
+        file: "c.yaml".to_owned(),
+        revision: None,
+        report: report.to_owned(),
+        unread: false,
+    }
 }
 
 #[test]

@@ -139,6 +139,12 @@ async fn about_the_swarm() {
     let service = world.swarms.values_mut().next().unwrap().services.get_mut(&name).unwrap();
     service.spec.labels.clear();
     let version = service.version;
-    let update = SwarmAction::UpdateService { spec: other, version, tasks: 0 };
+    let update = SwarmAction::UpdateService {
+        spec: Box::new(other),
+        version,
+        tasks: 0,
+        waits: vec![],
+        first: vec![],
+    };
     complains(world, Action::Swarm(host("node1"), update), "of somebody else was changed").await;
 }

@@ -331,6 +331,7 @@ async fn an_empty_swarm_of_two_is_not_taken_for_our_own_unfinished_one() {
         host: host("node2"),
         manager: false,
         availability: "active".to_owned(),
+        waits: false,
     };
     world.swarms.values_mut().next().unwrap().nodes.insert("theirs".to_owned(), theirs);
     let outcome = outcome(SimFleet::new(world), &desired).await;

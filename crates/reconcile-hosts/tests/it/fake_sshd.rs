@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) sessions: AtomicUsize,
     pub(crate) most_sessions: AtomicUsize,
     pub(crate) closed_channels: watch::Sender<usize>,
+    /// Of these, forwarded ones that the client closed before we did.
+    pub(crate) cut_off: AtomicUsize,
     /// `hang` scripts wait for this.
     pub(crate) go_on: Notify,
 }
@@ -407,6 +409,9 @@ impl server::Handler for Peer {
         id: ChannelId,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        if matches!(self.modes.get(&id), Some(Mode::Echo)) {
+            self.seen.cut_off.fetch_add(1, Ordering::SeqCst);
+        }
         self.ended(id);
         Ok(())
     }

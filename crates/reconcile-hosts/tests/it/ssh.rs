@@ -230,6 +230,20 @@ async fn a_dropped_stream_is_closed() {
     sshd.closed_channels(1).await;
 }
 
+/// russh 0.65 keeps the queue of a channel that we close first as long as the connection lives: an operator
+/// that asks for signs of life would grow by megabytes a day.
+#[tokio::test]
+async fn the_server_closes_first_what_a_stream_is_done_with() {
+    let sshd = FakeSshd::start(Manners::default()).await;
+    let ssh = Ssh::new([sshd.target("node1")]);
+    for _ in 0..20 {
+        let mut stream = ssh.dial("node1", tcp("echo")).await.unwrap();
+        echoes(&mut stream).await;
+    }
+    sshd.closed_channels(20).await;
+    assert_eq!(sshd.seen.cut_off.load(Ordering::SeqCst), 0);
+}
+
 #[tokio::test]
 async fn half_closing_a_stream_still_reads_the_answer() {
     let sshd = FakeSshd::start(Manners::default()).await;

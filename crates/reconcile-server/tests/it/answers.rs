@@ -74,9 +74,15 @@ fn unknown_is_not_zero() {
     let metrics = get(site.served.address(), "/metrics").body;
     assert!(metrics.contains("reconcile_host_reachable{host=\"node3\"} 1"), "{metrics}");
     assert!(metrics.contains("reconcile_postgresql_timeline{host=\"node3\"}"));
+    assert!(metrics.contains("type=\"EtcdHealthy\",status=\"True\"} 1"), "{metrics}");
     pass(&site.board, &desired, &world, 2);
     let metrics = get(site.served.address(), "/metrics").body;
     assert!(metrics.contains("reconcile_host_reachable{host=\"node3\"} 0"), "{metrics}");
+    // So this is what an alert asks for (docs/guide.md).
+    let guide = include_str!("../../../../docs/guide.md");
+    let alert = "reconcile_condition{type=\"EtcdHealthy\",status=\"True\"}";
+    assert!(guide.contains(&format!("`{alert} == 0`")));
+    assert!(metrics.contains(&format!("{alert} 0")), "{metrics}");
     for name in ["postgresql_timeline", "postgresql_leader", "etcd_member_healthy", "host_answer"] {
         let line = metrics.lines().find(|line| line.contains(name) && line.contains("node3"));
         assert_eq!(line, None);
@@ -95,13 +101,25 @@ fn the_lease_is_told() {
     let address = site.served.address();
     let none = get(address, "/metrics").body;
     assert!(!none.contains("\nreconcile_lease"), "{none}");
-    site.board.lease(&Lease::Waits("ops@laptop holds it".to_owned()));
+    let waits = |keeper: Option<&str>| Lease::Waits {
+        why: "ops@laptop holds it".to_owned(),
+        keeper: keeper.map(str::to_owned),
+    };
+    site.board.lease(&waits(None));
     let metrics = get(address, "/metrics").body;
     assert!(metrics.contains("\nreconcile_lease_held 0.0"), "{metrics}");
     assert!(!metrics.contains("\nreconcile_lease_until"), "{metrics}");
     let lease = |status: &Value| status["operator"]["lease"].clone();
     let told = get(address, "/status").json();
     assert_eq!(lease(&told)["waits"], "ops@laptop holds it");
+    assert!(lease(&told)["keeper"].is_null());
+    assert_eq!(get(address, "/readyz").body, "ok\n", "it looked a moment ago");
+    // A standby says whose, and relies on nothing that it saw before.
+    site.board.lease(&waits(Some("ops@laptop (process 4711)")));
+    assert_eq!(lease(&get(address, "/status").json())["keeper"], "ops@laptop (process 4711)");
+    let ready = get(address, "/readyz");
+    assert_eq!(ready.body, "a standby: ops@laptop (process 4711) keeps this cluster\n");
+    assert_eq!(ready.code, 503);
     let mut ends = Vec::new();
     for left in [9, 12, 12] {
         site.board.lease(&Lease::Held { token: 7, left: Duration::from_secs(left) });
@@ -202,6 +220,75 @@ fn a_step_outdates_the_proof() {
     assert_eq!(ready()["status"], "True");
 }
 
+/// What does not hold is an event when it begins and when it ends, however often it is proven between.
+#[test]
+fn a_doubt_is_told_at_its_beginning_and_at_its_end() {
+    let (site, ..) = converged();
+    let address = site.served.address();
+    let told = || {
+        let status = get(address, "/status").json();
+        let events = status["events"].as_array().unwrap().clone();
+        let told = events.iter().filter(|event| event["kind"] == "proof");
+        told.map(|event| event["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let fails = |detail: &str, more: bool| {
+        let mut report = proof(false);
+        report.proofs[0].detail = detail.to_owned();
+        if more {
+            let mut other = report.proofs[0].clone();
+            (other.what, other.host) = ("etcd member node2".to_owned(), Some("node2".into()));
+            (other.way, other.comes_of) = (None, Some("node2 does not answer".to_owned()));
+            report.proofs.push(other);
+        }
+        site.board.verified(&report);
+    };
+    for millis in 1..6 {
+        fails(&format!("no session within {millis} ms"), false);
+    }
+    let first = "not proven: write through HAProxy on node1: no session within 1 ms";
+    assert_eq!(told(), [first]);
+    fails("no session", true);
+    fails("no session", true);
+    assert_eq!(told(), [first, "not proven: node2 does not answer"], "what it comes of");
+    site.board.verified(&proof(true));
+    site.board.verified(&proof(true));
+    let ends =
+        ["no longer so: node2 does not answer", "no longer so: write through HAProxy on node1"];
+    let mut last = told().split_off(2);
+    last.sort();
+    assert_eq!(last, ends);
+}
+
+/// A task that runs and gives no sign of life is no task that runs.
+#[test]
+fn a_silent_task_is_marked_until_it_lives() {
+    let (site, desired, world) = converged();
+    let silent = || {
+        let status = get(site.served.address(), "/status").json();
+        let services = status["services"].as_array().unwrap().clone();
+        let tasks = services.iter().flat_map(|service| {
+            let name = service["name"].as_str().unwrap().to_owned();
+            let tasks = service["tasks"].as_array().unwrap().clone();
+            tasks.into_iter().map(move |task| (name.clone(), task))
+        });
+        let silent = tasks.filter(|(_, task)| task["silent"] == true);
+        silent.map(|(name, task)| format!("{name} {}", task["host"])).collect::<Vec<_>>()
+    };
+    let mut report = proof(true);
+    let mut sign = report.proofs[0].clone();
+    (sign.what, sign.way) = ("signs of life on node2".to_owned(), None);
+    (sign.host, sign.holds, sign.silent) = (Some("node2".into()), false, vec!["pgbouncer"]);
+    report.proofs.push(sign);
+    site.board.verified(&report);
+    assert_eq!(silent(), ["db-utils_pgbouncer \"node2\""]);
+    pass(&site.board, &desired, &world, 2);
+    assert_eq!(silent().len(), 1, "also after a look");
+    let status = get(site.served.address(), "/status").json();
+    assert_eq!(condition(&status, "UtilitiesHealthy")["reason"], "TasksSilent");
+    site.board.verified(&proof(true));
+    assert_eq!(silent(), [""; 0]);
+}
+
 #[test]
 fn maintenance_windows_are_told_with_what_waits() {
     let (site, mut desired, mut world) = converged();
@@ -264,7 +351,7 @@ fn a_server_that_leaves_is_told_until_it_has_left() {
 /// What the file's own reader says of a broken file.
 fn refused(text: &str, revision: Option<Revision>) -> RefusedSource {
     let report = reconcile_spec::load("main.yaml", text).unwrap_err().to_string();
-    RefusedSource { file: "main.yaml".to_owned(), revision, report }
+    RefusedSource { file: "main.yaml".to_owned(), revision, report, unread: false }
 }
 
 #[test]
@@ -299,10 +386,37 @@ fn a_broken_source_is_shown_with_its_lines_and_no_secret() {
     {
         assert!(report.contains(part), "{part}: {report}");
     }
+    let condition = |json: &Value| {
+        let conditions = json["conditions"].as_array().unwrap().iter();
+        let [one] = conditions.filter(|one| one["type"] == "SourceInForce").collect::<Vec<_>>()[..]
+        else {
+            panic!("it is there once: {json}")
+        };
+        (one["status"].clone(), one["reason"].clone(), one["message"].as_str().unwrap().to_owned())
+    };
+    let (told, reason, message) = condition(&json);
+    assert_eq!((told, reason), (json!("False"), json!("Refused")));
+    assert!(message.contains("is refused: `hosts` is missing in `spec`"), "{message}");
     assert_eq!(get(address, "/readyz").code, 503);
     assert_eq!(get(address, "/healthz").code, 200);
     assert!(get(address, "/metrics").body.contains("\nreconcile_source_broken 1.0"));
+    // A repository that is out of reach refuses nothing; the commit that is named twice is named once.
+    let said = "Error: commit bbbbbbbbbbbb is refused: it is not signed\n";
+    for (report, unread, told) in [
+        ("Error: fetch x: Connection refused\n", true, ("Unknown", "Unread")),
+        (said, false, ("False", "Refused")),
+    ] {
+        let (file, report) = ("main.yaml".to_owned(), report.to_owned());
+        site.board.source_broken(&RefusedSource { file, revision: None, report, unread });
+        let json = get(address, "/status").json();
+        assert_eq!(json["source"]["refused"]["unread"], unread);
+        let (status, reason, _) = condition(&json);
+        assert_eq!((status, reason), (json!(told.0), json!(told.1)));
+        let reason = json["source"]["refused"]["reason"].as_str().unwrap();
+        assert!(["fetch x: Connection refused", "it is not signed"].contains(&reason), "{reason}");
+    }
     site.board.source_changed(None);
+    assert_eq!(condition(&get(address, "/status").json()).1, "Newest");
     assert_eq!(get(address, "/readyz").code, 200);
     let source = get(address, "/status").json()["source"].clone();
     assert_eq!((&source["state"], &source["refused"]), (&json!("inForce"), &Value::Null));

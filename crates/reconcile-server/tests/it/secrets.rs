@@ -76,6 +76,7 @@ fn the_stream_holds_none_either() {
     }
     // A client that is slow gets some of the steps within the whole.
     site.board.source_broken(&RefusedSource {
+        unread: false,
         file: "main.yaml".to_owned(),
         revision: None,
         report: "the last word".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use reconcile_engine::settled::Drifts;
 use reconcile_sim::World;
 
 use crate::{
@@ -42,6 +43,41 @@ fn first_the_whole_then_what_changes() {
     site.board.step_finished(&plan.steps[0], None, Duration::from_secs(2));
     assert_eq!(events.next().data["progress"]["state"], "done");
     assert_eq!(events.next().kind, "log");
+}
+
+/// Drift is told when it comes up: on the stream, and in the history of `/status`.
+#[test]
+fn drift_is_told() {
+    let (site, desired, mut world) = converged();
+    let address = site.served.address();
+    let mut drifts = Drifts::default();
+    let mut look = |world: &World, number| {
+        let observed = world.observe(&desired);
+        let plan = reconcile_core::plan::plan(&desired, &observed);
+        let news = drifts.looked(&desired, &plan);
+        site.board.drifted(&news.into_iter().map(|drift| drift.told).collect::<Vec<_>>());
+        pass(&site.board, &desired, world, number);
+    };
+    look(&world, 2);
+    let mut events = Events::open(address, None);
+    assert_eq!(events.next().kind, "status");
+    let file = world.server_mut("node1").files.get_mut("/etc/default/etcd").unwrap();
+    file.bytes.extend_from_slice(b"ETCD_LOG_LEVEL=canary-4711\n");
+    look(&world, 3);
+    let told = "drift node1:/etc/default/etcd (files): has 1 line by hand";
+    let event = events.next();
+    assert_eq!((event.kind.as_str(), &event.data["text"]), ("log", &told.into()));
+    assert_eq!(event.data["kind"], "drift");
+    look(&world, 4);
+    let status = get(address, "/status");
+    let history = status.json()["events"].to_string();
+    assert_eq!(history.matches(told).count(), 1, "{history}");
+    assert!(!history.contains("canary"), "what was written by hand may be a secret: {history}");
+    // More at once than anybody reads.
+    site.board.drifted(&(0..23).map(|number| format!("object {number}")).collect::<Vec<_>>());
+    let history = get(address, "/status").json()["events"].to_string();
+    assert!(history.contains("drift object 19\""), "{history}");
+    assert!(!history.contains("object 20") && history.contains("drift of 3 more"), "{history}");
 }
 
 /// A calm cluster sends a few bytes a pass, not the whole status.

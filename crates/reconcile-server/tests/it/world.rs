@@ -79,6 +79,7 @@ pub(crate) fn proof(holds: bool) -> VerifyReport {
         holds,
         millis: 12,
         detail: "10.0.0.2:5432".to_owned(),
+        ..Proof::default()
     };
     VerifyReport { proofs: vec![proof] }
 }

@@ -227,12 +227,12 @@ structure! {
 structure! {
     /// Rolling update of a service.
     pub struct Update {
-        /// Tasks at once. Default: 1.
+        /// Nodes at once. With 1 the order is: one node first, which must serve, the primary's last. With more it is Docker's own. Default: 1.
         #[schemars(range(min = 1, max = 100))]
         pub parallelism: Option<u32>,
-        /// Between two batches. Default: 10s.
+        /// Between two batches, where the order is Docker's. Default: 10s.
         pub delay: Option<String>,
-        /// For so long after its update a failing task counts as a failed update. Default: 20s.
+        /// For so long a new task must keep running before the next node's turn. Default: 20s.
         pub monitor: Option<String>,
         /// What a failed update leads to. Default: `rollback`.
         pub failure_action: Option<FailureAction>,

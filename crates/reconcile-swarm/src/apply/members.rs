@@ -299,7 +299,7 @@ async fn node(engine: &Engine, id: &str) -> Result<Node, Fault> {
     engine.get(&format!("/nodes/{}", escape(id))).await
 }
 
-fn index(raw: &Value) -> u64 {
+pub(super) fn index(raw: &Value) -> u64 {
     use serde::Deserialize as _;
     Version::deserialize(&raw["Version"]).unwrap_or_default().index
 }

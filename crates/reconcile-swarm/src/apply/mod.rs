@@ -3,12 +3,14 @@
 mod files;
 mod members;
 mod network;
+mod rollout;
 mod service;
 
 use std::time::Duration;
 
 use reconcile_core::{
     action::SwarmAction,
+    model::ServiceSpec,
     ports::{EffectError, Retry},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -66,8 +68,12 @@ pub(crate) async fn apply(
             SwarmAction::CreateService { spec, tasks } => {
                 service::create(&task, spec, *tasks).await
             }
-            SwarmAction::UpdateService { spec, version, tasks } => {
-                service::update(&task, spec, *version, *tasks).await
+            SwarmAction::UpdateService { spec, version, tasks, waits, first: _ } => {
+                service::update(&task, spec, *version, *tasks, waits).await
+            }
+            SwarmAction::UpdateNode { node_id, services, steady_ms, updated: _ } => {
+                let steady = Duration::from_millis(*steady_ms);
+                rollout::next(&task, node_id, services, steady).await
             }
             SwarmAction::AwaitService { name, tasks } => service::wait(&task, name, *tasks).await,
         }
@@ -80,6 +86,16 @@ pub(crate) async fn apply(
             Err(task.error(format!("not done within {} s", deadline.as_secs()), Retry::Later))
         }
     }
+}
+
+/// See [`SwarmClient::take_back`].
+pub(crate) async fn take_back(
+    engine: &Engine,
+    spec: &ServiceSpec,
+    deadline: Duration,
+) -> Result<(), EffectError> {
+    let attempt = format!("take back the update of service {}", spec.name);
+    rollout::take_back(&Task { engine, attempt, deadline: Instant::now() + deadline }, spec).await
 }
 
 fn attempt(engine: &Engine, action: &SwarmAction) -> String {
@@ -99,6 +115,7 @@ fn attempt(engine: &Engine, action: &SwarmAction) -> String {
         SwarmAction::RemoveSecret { name } => format!("remove secret {name}"),
         SwarmAction::CreateService { spec, .. } => format!("create service {}", spec.name),
         SwarmAction::UpdateService { spec, .. } => format!("update service {}", spec.name),
+        SwarmAction::UpdateNode { node_id, .. } => format!("update the services on node {node_id}"),
         SwarmAction::AwaitService { name, .. } => format!("wait for service {name}"),
     }
 }

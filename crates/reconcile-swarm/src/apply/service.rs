@@ -9,14 +9,14 @@ use reconcile_core::{
 };
 use serde_json::Value;
 
-use super::Task;
+use super::{Task, rollout};
 use crate::{
     convert::{Ids, from_engine, to_engine},
     engine::{Engine, SLOW_ANSWER, escape, filters},
     fault::Fault,
     labels::same_cluster,
     observe,
-    rollout::{self, Goal},
+    rollout::{Goal, STEADY, broken, settle},
     wire::{File, Service},
 };
 
@@ -51,19 +51,20 @@ pub(super) async fn create(
     wait(task, &spec.name, tasks).await
 }
 
-/// Updates the service if its version is still `version`, and waits for its tasks. Where an earlier
-/// run got as far as writing it, it is only waited for.
+/// Updates the service if its version is still `version`, on all nodes but those that wait, and waits
+/// for its tasks. Where an earlier run got as far as writing it, it is only waited for.
 pub(super) async fn update(
     task: &Task<'_>,
     spec: &ServiceSpec,
     version: u64,
     tasks: usize,
+    waits: &[String],
 ) -> Result<(), EffectError> {
     let there = find(task, &spec.name)
         .await?
         .ok_or_else(|| task.error("the service is gone", Retry::Soon))?;
     own(task, spec, &there).await?;
-    let broken_before = rollout::broken(task.engine, &there).await.map_err(task.failed())?;
+    let broken_before = broken(task.engine, &there).await.map_err(task.failed())?;
     if !same(task, spec, &there).await? {
         if there.version.index != version {
             let cause = "it was changed since it was looked at";
@@ -78,23 +79,46 @@ pub(super) async fn update(
             task.error("its version index is beyond what bollard can send", Retry::AfterChange)
         })?;
         let options = UpdateServiceOptionsBuilder::new().version(version).build();
-        let updated = task
-            .engine
-            .call(|docker| docker.update_service(&there.id, request, options, None))
-            .await
-            .map_err(task.failed())?;
+        rollout::hold_back(task, waits).await?;
+        let update =
+            task.engine.call(|docker| docker.update_service(&there.id, request, options, None));
+        let updated = match update.await {
+            Ok(updated) => updated,
+            Err(fault) => {
+                // Refused, it did not begin. Of any other fault that is not known, and the marks stay.
+                let refused = fault.status().is_some_and(|status| (400..500).contains(&status));
+                if refused || fault.says("out of sequence") {
+                    rollout::let_go(task, waits).await;
+                }
+                return Err(task.failed()(fault));
+            }
+        };
         for warning in updated.warnings.into_iter().flatten() {
             tracing::warn!(service = spec.name, warning, "the engine warns");
         }
     }
-    let goal = Goal { service: &spec.name, tasks, updating: true, broken_before };
-    rollout::settle(task.engine, &task.attempt, &goal, task.deadline).await
+    let goal = Goal {
+        service: &spec.name,
+        tasks,
+        node: None,
+        steady: STEADY,
+        updating: true,
+        broken_before,
+    };
+    settle(task.engine, &task.attempt, &goal, task.deadline).await
 }
 
 /// Waits for the tasks of a service.
 pub(super) async fn wait(task: &Task<'_>, name: &str, tasks: usize) -> Result<(), EffectError> {
-    let goal = Goal { service: name, tasks, updating: false, broken_before: BTreeSet::new() };
-    rollout::settle(task.engine, &task.attempt, &goal, task.deadline).await
+    let goal = Goal {
+        service: name,
+        tasks,
+        node: None,
+        steady: STEADY,
+        updating: false,
+        broken_before: BTreeSet::new(),
+    };
+    settle(task.engine, &task.attempt, &goal, task.deadline).await
 }
 
 async fn find(task: &Task<'_>, name: &str) -> Result<Option<Service>, EffectError> {
@@ -116,7 +140,11 @@ async fn own(task: &Task<'_>, spec: &ServiceSpec, there: &Service) -> Result<(),
 }
 
 /// True where the service is what `spec` asks for; without a digest any pinned one will do.
-async fn same(task: &Task<'_>, spec: &ServiceSpec, there: &Service) -> Result<bool, EffectError> {
+pub(super) async fn same(
+    task: &Task<'_>,
+    spec: &ServiceSpec,
+    there: &Service,
+) -> Result<bool, EffectError> {
     let mut now = read(task, there).await?;
     if spec.digest.is_none() {
         now.digest = None;

@@ -8,5 +8,6 @@ mod conversion;
 mod fake;
 mod faults;
 mod look;
+mod rollout;
 mod secrecy;
 mod services;

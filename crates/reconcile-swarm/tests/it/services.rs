@@ -29,7 +29,7 @@ async fn act(fake: &Fake, action: SwarmAction, seconds: u64) -> Result<(), Effec
 }
 
 fn create() -> SwarmAction {
-    SwarmAction::CreateService { spec: spec(), tasks: 2 }
+    SwarmAction::CreateService { spec: Box::new(spec()), tasks: 2 }
 }
 
 fn labels(cluster: &str) -> BTreeMap<String, String> {
@@ -154,7 +154,13 @@ async fn an_update_that_is_rolled_back_says_why() {
             task("a2", "n1", "2026-2Z", "running", "running", "", &old["TaskTemplate"]),
         ]),
     );
-    let update = SwarmAction::UpdateService { spec: spec(), version: 9, tasks: 1 };
+    let update = SwarmAction::UpdateService {
+        spec: Box::new(spec()),
+        version: 9,
+        tasks: 1,
+        waits: vec![],
+        first: vec![],
+    };
     let error = act(&fake, update, 10).await.unwrap_err();
     assert_eq!(error.cause, "Swarm rolled the update back: node1: failed: task: non-zero exit (1)");
     assert_eq!(error.retry, Retry::AfterChange);
@@ -164,7 +170,7 @@ async fn an_update_that_is_rolled_back_says_why() {
 async fn an_unknown_image_is_named_before_anything_is_created() {
     let fake = Fake::manager();
     let spec = ServiceSpec { digest: None, ..spec() };
-    let action = SwarmAction::CreateService { spec: spec.clone(), tasks: 1 };
+    let action = SwarmAction::CreateService { spec: Box::new(spec.clone()), tasks: 1 };
     fake.on("GET /services/db_front", 404, json!({"message": "not found"}));
     let distribution = format!("GET /distribution/{}/json", spec.image);
     fake.on(&distribution, 404, json!({"message": "manifest unknown"}));
@@ -182,7 +188,16 @@ async fn a_service_of_somebody_else_is_left_alone() {
     let fake = Fake::manager();
     let foreign = raw(&ServiceSpec { labels: labels("other"), ..spec() });
     fake.on("GET /services/db_front", 200, service(&foreign, ""));
-    for action in [create(), SwarmAction::UpdateService { spec: spec(), version: 9, tasks: 2 }] {
+    for action in [
+        create(),
+        SwarmAction::UpdateService {
+            spec: Box::new(spec()),
+            version: 9,
+            tasks: 2,
+            waits: vec![],
+            first: vec![],
+        },
+    ] {
         let error = act(&fake, action, 3).await.unwrap_err();
         assert_eq!(error.retry, Retry::AfterChange, "{error}");
     }

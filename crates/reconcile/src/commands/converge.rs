@@ -1,6 +1,10 @@
 //! `reconcile -f FILE`: converge once, prove service, exit.
 
 use std::{
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +16,7 @@ use reconcile_core::{
     plan::{counted, verify_request},
     poolers::stopped,
     ports::Fleet as _,
-    verify::{Front, Proof, VerifyReport, observed_proofs},
+    verify::{Front, Proof, VerifyReport, VerifyRequest, concluded, observed_proofs},
 };
 use reconcile_engine::{
     Converged, Event, Journal, Leased, Listener, PassError, converge, lease::Wait, look,
@@ -43,7 +47,9 @@ pub(crate) struct Prepared {
 
 /// Reads secrets, makes the desired state and the way to the servers.
 pub(crate) fn prepare(spec: &ValidSpec, base: &Base) -> Result<Prepared, Failure> {
-    prepare_again(spec, base, None)
+    let prepared = prepare_again(spec, base, None)?;
+    key_files(spec, base)?;
+    Ok(prepared)
 }
 
 /// The same after a change: the way to the servers stays where it leads to the same ones.
@@ -62,6 +68,25 @@ pub(crate) fn prepare_again(
     })?;
     let fleet = RealFleet::new(spec, &desired, &secrets, base, before);
     Ok(Prepared { spec: spec.clone(), secrets, desired, fleet })
+}
+
+/// Keys that are not there open no server: where that is so of all, it is said before any is asked. With an
+/// agent the file may be the name of a key in there, and one server that can be asked is worth asking.
+fn key_files(spec: &ValidSpec, base: &Base) -> Result<(), Failure> {
+    let mut missing = BTreeSet::new();
+    for host in &spec.hosts {
+        let path = host.ssh.identity_file.as_ref().map(|path| base.resolve(path));
+        let Some(path) = path.filter(|_| !host.ssh.agent) else { return Ok(()) };
+        if !fs::metadata(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return Ok(());
+        }
+        missing.insert(path);
+    }
+    let failure = Failure::new(format!("no server of cluster {} can be logged in to", spec.name));
+    let told = missing.iter().map(|path| format!("key file {} does not exist", path.display()));
+    Err(told.fold(failure, Failure::caused_by).hint(
+        "ssh.identityFile names the key; a path that is not absolute starts at the file's folder",
+    ))
 }
 
 /// An unsafe plan is a mistake of ours; say so.
@@ -114,17 +139,46 @@ pub(super) async fn prove(prepared: &Prepared, observed: &Observed, commit: bool
             .map_or(0, |since| since.as_nanos())
     );
     let request = verify_request(&prepared.spec, observed, password, commit, token);
-    let mut report = VerifyReport { proofs: observed_proofs(&prepared.desired, observed) };
-    if commit {
+    let (mut ways, signs) = if commit {
         // What was just changed has come up when its ways in serve.
-        report.proofs.extend(prepared.fleet.verify(&request).await.proofs);
-        report.proofs.extend(signs(prepared, observed).await);
+        let ways = prepared.fleet.verify(&request).await.proofs;
+        (ways, signs(prepared, observed).await)
     } else {
         let (ways, signs) = join(prepared.fleet.verify(&request), signs(prepared, observed)).await;
-        report.proofs.extend(ways.proofs.into_iter().chain(signs));
+        (ways.proofs, signs)
+    };
+    if signs.iter().any(|sign| sign.silent.iter().any(|part| *part != Part::Way.service())) {
+        again(&prepared.fleet, &request, &mut ways).await;
     }
-    report
+    let mut proofs = observed_proofs(&prepared.desired, observed);
+    proofs.extend(signs.into_iter().chain(ways));
+    concluded(&prepared.desired, observed, &request.unseen, proofs)
 }
+
+/// Tries ways in that failed once more, while something behind them is silent: a session that was handed on
+/// to that one says nothing of the way in. A way in that is silent itself is not waited for again.
+async fn again(fleet: &RealFleet, request: &VerifyRequest, ways: &mut [Proof]) {
+    for _ in 0..RETRIES {
+        let failed = |front: &&Front| {
+            ways.iter().any(|way| way.host.as_ref() == Some(&front.host) && way.fails())
+        };
+        let fronts: Vec<_> = request.fronts.iter().filter(failed).cloned().collect();
+        if fronts.is_empty() {
+            return;
+        }
+        let request = VerifyRequest { fronts, commit: false, ..request.clone() };
+        for proof in fleet.verify(&request).await.proofs.into_iter().filter(|proof| proof.holds) {
+            let about = proof.about();
+            if let Some(way) = ways.iter_mut().find(|way| way.fails() && way.about() == about) {
+                let detail = format!("{}; a session before failed: {}", proof.detail, way.detail);
+                *way = Proof { what: way.what.clone(), detail, ..proof };
+            }
+        }
+    }
+}
+
+/// How often a way in is tried again while something is silent: it hands sessions on in turn.
+const RETRIES: usize = 2;
 
 /// The ways in whose pooler runs: only of those is a sign of life asked.
 fn fronts(prepared: &Prepared, observed: &Observed) -> Vec<Front> {
@@ -149,7 +203,7 @@ pub(super) async fn signs(prepared: &Prepared, observed: &Observed) -> Vec<Proof
     }))
     .await;
     // A way in hands on to the poolers of all nodes: which of them does not answer is known then.
-    let poolers = |silent: &[Silent]| silent.iter().any(|silent| silent.part == Part::Pooler);
+    let poolers = |silent: &[Silent]| silent.iter().any(|silent| silent.part.pools());
     if nodes.iter().any(|(_, _, silent)| poolers(silent)) {
         for (_, _, silent) in &mut nodes {
             silent.retain(|silent| silent.part != Part::Way);
@@ -158,8 +212,8 @@ pub(super) async fn signs(prepared: &Prepared, observed: &Observed) -> Vec<Proof
     let proof = |(front, took, silent): (&Front, Duration, Vec<Silent>)| Proof {
         what: format!("signs of life on {}", front.host),
         host: Some(front.host.clone()),
-        way: None,
         holds: silent.is_empty(),
+        silent: silent.iter().map(|silent| silent.part.service()).collect(),
         millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         detail: if silent.is_empty() {
             "its way in, poolers and router answer".to_owned()
@@ -168,6 +222,7 @@ pub(super) async fn signs(prepared: &Prepared, observed: &Observed) -> Vec<Proof
                 silent.iter().map(|silent| format!("{}: {}", silent.name, silent.why)).collect();
             words.join("; ")
         },
+        ..Proof::default()
     };
     nodes.into_iter().map(proof).collect()
 }
@@ -224,16 +279,31 @@ async fn under_lease(
 pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {
     let origin = source::origin(cli)?;
     let texts = origin.texts()?;
-    let source = source::parse(cli, &texts)?;
+    let source = source::parse_new(cli, &texts)?;
     if let Some(revision) = &source.revision {
         output::note(&revision.to_string());
     }
     let stop = super::stop_on_signal();
+    let accepts_only = cli.git.allow_rewind && source.revision.is_some();
     let mut worst = Outcome::Done;
     for spec in &source.clusters {
         let prepared = prepare(spec, &source.base)?;
+        let folder = state::folder(cli, spec.name.as_str())?;
+        // What somebody else is to carry out is accepted only where it was asked for by its name.
+        let Some(lock) = (if accepts_only {
+            state::lock_unless_watched(&folder)?
+        } else {
+            Some(state::lock(&folder)?)
+        }) else {
+            origin.accept(&texts)?;
+            output::print(&format!(
+                "accepted for cluster {}; the running --watch carries it out\n",
+                spec.name
+            ))?;
+            continue;
+        };
         origin.accept(&texts)?;
-        let outcome = run_one(cli, &prepared, &stop).await?;
+        let outcome = run_one(cli, &prepared, (&folder, &lock), &stop).await?;
         worst = match (worst, outcome) {
             (Outcome::Failed, _) | (_, Outcome::Failed) => Outcome::Failed,
             (Outcome::Held, _) | (_, Outcome::Held) => Outcome::Held,
@@ -246,15 +316,14 @@ pub(super) async fn run(cli: &Cli) -> Result<Outcome, Failure> {
 async fn run_one(
     cli: &Cli,
     prepared: &Prepared,
+    (folder, lock): (&Path, &Lock),
     stop: &CancellationToken,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
-    let folder = state::folder(cli, &prepared.desired.cluster)?;
-    let lock = state::lock(&folder)?;
     let progress = Progress::new(cli.plain);
-    let journal = Journal::open(&folder, &progress)
+    let journal = Journal::open(folder, &progress)
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
-    let Some(converged) = under_lease(prepared, &journal, &lock, stop).await? else {
+    let Some(converged) = under_lease(prepared, &journal, lock, stop).await? else {
         return Ok(Outcome::Held);
     };
     let seconds = started.elapsed().as_secs_f64();
@@ -283,11 +352,13 @@ async fn run_one(
     journal.hear(&Event::Verified(&report));
     let seconds = started.elapsed().as_secs_f64();
     if !converged.last.plan.held.is_empty() {
-        let holding = report.proofs.iter().filter(|proof| proof.holds).count();
-        output::note(&format!(
-            "cluster {name}: something is held; {holding} of {} proofs of service hold ({seconds:.1} s)",
-            report.proofs.len()
-        ));
+        // What could not be tried is no failure.
+        let served = if report.holds() {
+            format!("{} of service hold", counted(report.proofs.len(), "proof"))
+        } else {
+            report.told()
+        };
+        output::note(&format!("cluster {name}: something is held; {served} ({seconds:.1} s)"));
         return Ok(Outcome::Held);
     }
     if !report.holds() {

@@ -7,7 +7,7 @@ use reconcile_engine::journal::{read_all, unfinished};
 use serde_json::Value;
 
 use crate::{
-    cli::{Cli, EventsArgs, Format},
+    cli::{Cli, EventsArgs, EventsFormat, Format},
     failure::{Failure, Outcome},
     output, source, state,
 };
@@ -20,11 +20,20 @@ pub(super) fn run(cli: &Cli, arguments: &EventsArgs) -> Result<Outcome, Failure>
             read_all(&folder).map_err(|error| Failure::from_error("read the journal", &error))?;
         let entries = read.entries;
         let from = entries.len().saturating_sub(arguments.last);
-        if arguments.output == Format::Json {
-            for entry in &entries[from..] {
-                output::print(&format!("{entry}\n"))?;
+        match arguments.output {
+            EventsFormat::Text => {}
+            EventsFormat::Json => {
+                for entry in &entries[from..] {
+                    output::print(&format!("{entry}\n"))?;
+                }
+                continue;
             }
-            continue;
+            EventsFormat::Yaml => {
+                output::print(&output::as_text(Format::Yaml, &&entries[from..], |_| {
+                    String::new()
+                })?)?;
+                continue;
+            }
         }
         for entry in folded(&entries[from..]) {
             output::print(&(line(entry) + "\n"))?;
@@ -130,6 +139,8 @@ pub(super) fn what(entry: &Value) -> String {
             format!("drift {}{}", text("told"), left.unwrap_or_default())
         }
         "proof-failed" => format!("FAIL  proof of service: {}", text("told")),
+        "primary" => text("told").to_owned(),
+        "proof-unknown" => format!("?     proof of service: {}", text("told")),
         "proof-holds" => format!("ok    proof of service: {}", text("told")),
         "plan-refused" => format!("FAIL  nothing was done: {}", text("error")),
         kind => kind.to_owned(),

@@ -3,12 +3,13 @@
 mod follow;
 mod line;
 mod merge;
+mod service;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use reconcile_core::{desired::Secrets, model::HostName};
 
-use self::line::{Journal, Line, of_service, order, plain};
+use self::line::{Journal, Line, order, plain};
 use super::{Prepared, converge::prepare};
 use crate::{
     cli::{Cli, LogsArgs},
@@ -50,7 +51,9 @@ pub(super) async fn run(cli: &Cli, arguments: &LogsArgs) -> Result<Outcome, Fail
     if let Some(host) = &arguments.host
         && !prepared.desired.servers.contains_key(&HostName::new(host.as_str()))
     {
-        return Err(Failure::usage(format!("the file has no server named {host}")));
+        let names: Vec<_> = prepared.desired.servers.keys().map(HostName::as_str).collect();
+        return Err(Failure::usage(format!("the file has no server named {host}"))
+            .hint(format!("one of: {}", names.join(", "))));
     }
     let reach = Reach { lines: arguments.lines, seconds: arguments.since };
     if arguments.follow {
@@ -126,12 +129,15 @@ pub(super) async fn collect(
             }
         }
         Writer::Service(service, managers) => {
-            let script = service_script(&service, reach);
+            let script = service::script(&service, reach);
             for manager in &managers {
-                match ask(prepared, manager, component, &script).await {
-                    Ok(text) => {
-                        lines = text.lines().filter_map(of_service).collect();
-                        faults.clear();
+                match ask_service(prepared, manager, component, &script).await {
+                    Ok(answer) => {
+                        lines = answer.lines;
+                        let missing = answer.missing.iter().filter(|one| {
+                            host.is_none_or(|host| one.host.as_deref().is_none_or(|at| at == host))
+                        });
+                        faults = missing.map(|one| one.told(component)).collect();
                         break;
                     }
                     Err(fault) => faults.push(fault),
@@ -153,14 +159,8 @@ pub(super) async fn ask(
     what: &str,
     script: &str,
 ) -> Result<String, String> {
-    let attempt = format!("read the log of {what} on {host}");
-    let output = prepared
-        .fleet
-        .look_with(host, &attempt, script, DEADLINE)
-        .await
-        .map_err(|error| error.to_string())?;
+    let (attempt, output) = look(prepared, host, what, script).await?;
     if output.status != 0 {
-        // What a service's tasks say on standard error comes on standard output, as all of it.
         let stdout = String::from_utf8_lossy(&output.stdout);
         let said = [output.stderr.trim(), stdout.trim()].into_iter().find(|text| !text.is_empty());
         let said = said.and_then(|text| text.lines().next_back()).unwrap_or("it said nothing");
@@ -170,19 +170,34 @@ pub(super) async fn ask(
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Asks a manager for a service's log; it may have only a part of it.
+async fn ask_service(
+    prepared: &Prepared,
+    manager: &HostName,
+    component: &str,
+    script: &str,
+) -> Result<service::Answer, String> {
+    let (attempt, output) = look(prepared, manager, component, script).await?;
+    service::answer(output.status, &String::from_utf8_lossy(&output.stdout))
+        .map_err(|said| format!("{attempt}: {}", redact(&said, &prepared.secrets)))
+}
+
+async fn look(
+    prepared: &Prepared,
+    host: &HostName,
+    what: &str,
+    script: &str,
+) -> Result<(String, reconcile_hosts::Output), String> {
+    let attempt = format!("read the log of {what} on {host}");
+    let output = prepared.fleet.look_with(host, &attempt, script, DEADLINE).await;
+    output.map(|output| (attempt, output)).map_err(|error| error.to_string())
+}
+
 /// Names come from the desired state, whose rules keep them to letters, digits, `_`, `-` and `.`.
 fn journal_script(unit: &str, reach: Reach) -> String {
     let since = reach.seconds.map_or_else(String::new, |seconds| format!(" --since=-{seconds}s"));
     format!(
         "journalctl --no-pager --quiet --output=short-unix --lines={}{since} --unit={unit}\n",
-        reach.lines
-    )
-}
-
-fn service_script(service: &str, reach: Reach) -> String {
-    let since = reach.seconds.map_or_else(String::new, |seconds| format!(" --since {seconds}s"));
-    format!(
-        "docker service logs --timestamps --no-trunc --tail {}{since} {service} 2>&1\n",
         reach.lines
     )
 }

@@ -30,6 +30,17 @@ use crate::{
 /// Runs what was asked for.
 pub(crate) async fn run(mut cli: Cli) -> Result<Outcome, Failure> {
     let command = cli.command.take();
+    if cli.watch
+        && let Some(command) = &command
+    {
+        let failure = Failure::usage(
+            "`--watch` before a command means nothing: it is to stay and keep the cluster, without one",
+        );
+        return Err(match command {
+            Command::Status(_) => failure.hint("`reconcile status --watch` looks again and again"),
+            _ => failure.hint("leave `--watch` or the command out"),
+        });
+    }
     match command {
         None if cli.watch => watch::run(&cli, &stop_on_signal()).await,
         None => converge::run(&cli).await,

@@ -1,9 +1,17 @@
 //! `reconcile plan` and `reconcile apply`.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
-use reconcile_core::plan::{Plan, counted, text};
+use reconcile_core::{
+    model::ObjectId,
+    plan::{Plan, Step, counted, text},
+};
 use reconcile_engine::{Event, Journal, Leased, Listener as _, Turn, execute, lease::Wait, look};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::converge::{Prepared, prepare, resume_what_was_left, unsafe_plan};
@@ -15,6 +23,9 @@ use crate::{
     progress::Progress,
     source, state,
 };
+
+/// Differences and steps that are named; the rest is counted.
+const MOST: usize = 5;
 
 async fn look_at(prepared: &Prepared) -> Result<Plan, Failure> {
     let pass =
@@ -68,11 +79,11 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     let saved = std::fs::read_to_string(path).map_err(|error| {
         Failure::from_error(format!("read the plan {}", path.display()), &error)
     })?;
-    let header: serde_json::Value = serde_json::from_str(&saved)
+    let header: Value = serde_json::from_str(&saved)
         .map_err(|error| Failure::from_error(format!("{} is no plan", path.display()), &error))?;
     let origin = source::origin(cli)?;
     let texts = origin.texts()?;
-    let source = source::parse(cli, &texts)?;
+    let source = source::parse_new(cli, &texts)?;
     let spec = source
         .clusters
         .iter()
@@ -98,11 +109,87 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
     outcome
 }
 
+/// What is left to do that the saved plan has no steps for: some can only be known once others are
+/// done, such as what a database lacks that was just made.
+fn beyond(plan: &Plan, named: &BTreeSet<ObjectId>) -> Option<String> {
+    let (ours, others): (Vec<_>, Vec<_>) =
+        plan.steps.iter().partition(|step| named.contains(&step.object));
+    let list = |steps: &[&Step]| {
+        let words =
+            steps.iter().take(MOST).map(|step| format!("{} {}", step.verb.word(), step.object));
+        let more = steps.len().saturating_sub(MOST);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        words.collect::<Vec<_>>().join(", ") + &more
+    };
+    if others.is_empty() {
+        return None;
+    }
+    let what = if ours.is_empty() {
+        "the plan is carried out; what could be known only now is left".to_owned()
+    } else {
+        format!("of the plan {} is left, and beside it what could be known only now", list(&ours))
+    };
+    Some(format!("{what}: {}\nHint: make a new plan and apply it", list(&others)))
+}
+
+/// What a plan that was saved has otherwise than the one of now, the first of it. The same plan from
+/// other facts is told as that.
+fn moved_by(saved: &str, now: &str) -> Vec<String> {
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (saved, now) = (read(saved), read(now));
+    let mut told = Vec::new();
+    for (list, what) in [("steps", "step"), ("held", "held")] {
+        let entries = |plan: &Value| -> BTreeMap<String, Value> {
+            let all = plan[list].as_array().into_iter().flatten();
+            all.map(|entry| (entry["object"].to_string(), entry.clone())).collect()
+        };
+        let name = |entry: &Value| {
+            let object = entry["object"].as_str().unwrap_or_default();
+            match entry["verb"].as_str() {
+                Some(verb) => format!("{verb} {object}"),
+                None => format!("{what} {object}"),
+            }
+        };
+        let (before, after) = (entries(&saved), entries(&now));
+        for (key, entry) in &after {
+            match before.get(key) {
+                None => told.push(format!("new since: {}", name(entry))),
+                Some(old) if !alike(old, entry) => told.push(format!("otherwise: {}", name(entry))),
+                Some(_) => {}
+            }
+        }
+        let gone = before.iter().filter(|(key, _)| !after.contains_key(*key));
+        told.extend(gone.map(|(_, entry)| format!("no longer: {}", name(entry))));
+    }
+    let more = told.len().saturating_sub(MOST);
+    told.truncate(MOST);
+    if more > 0 {
+        told.push(format!("and {more} more"));
+    }
+    if told.is_empty() {
+        told.push("the steps are the same; facts below them are others".to_owned());
+    }
+    told
+}
+
+/// Whether two entries are the same but for their place in the plan.
+fn alike(a: &Value, b: &Value) -> bool {
+    let bare = |entry: &Value| {
+        let mut entry = entry.clone();
+        if let Some(fields) = entry.as_object_mut() {
+            fields.remove("id");
+            fields.remove("after");
+        }
+        entry
+    };
+    bare(a) == bare(b)
+}
+
 async fn apply_under(
     cli: &Cli,
     prepared: &Prepared,
     saved: &str,
-    header: &serde_json::Value,
+    header: &Value,
     folder: &Path,
     lease: &Lease,
     stop: &CancellationToken,
@@ -120,7 +207,9 @@ async fn apply_under(
         } else {
             "this version of reconcile plans otherwise"
         };
-        return Err(Failure::new(moved).hint("make a new plan and look at it again"));
+        let failure = Failure::new(moved);
+        let failure = moved_by(saved, &bytes(&plan)?).into_iter().fold(failure, Failure::caused_by);
+        return Err(failure.hint("make a new plan and look at it again"));
     }
     // Its disruptive steps go one at a time, each on fresh facts: what comes next must be something
     // that the saved plan has.
@@ -153,14 +242,64 @@ async fn apply_under(
                 .hint("a run without a plan waits until what is observed has settled"));
         }
         plan = next;
-        if let Some(step) = plan.steps.iter().find(|step| !named.contains(&step.object)) {
+        if let Some(left) = beyond(&plan, &named) {
             output::print(&format!("{} done\n", counted(done, "step")))?;
-            return Err(Failure::new(format!(
-                "{} {} has come up, which the plan does not have",
-                step.verb.word(),
-                step.object
-            ))
-            .hint("make a new plan and look at it again"));
+            output::note(&left);
+            return Ok(Outcome::Held);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reconcile_core::{desired::Desired, plan::plan};
+    use reconcile_sim::{World, fixture};
+
+    use super::*;
+
+    const FILE: &str = "/etc/postgresql-common/createcluster.d/reconcile.conf";
+
+    fn edited(world: &World, host: &str) -> World {
+        let mut world = world.clone();
+        let file = world.server_mut(host).files.get_mut(FILE).expect("a file of ours");
+        file.bytes.extend_from_slice(b"# by hand\n");
+        world
+    }
+
+    fn saved(desired: &Desired, world: &World) -> String {
+        bytes(&plan(desired, &world.observe(desired))).expect("JSON")
+    }
+
+    #[test]
+    fn what_has_changed_since_a_plan_was_made_is_named() {
+        let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+        let calm = World::converged(&desired);
+        let (one, two) = (edited(&calm, "node1"), edited(&calm, "node2"));
+        let moved = |a: &World, b: &World| moved_by(&saved(&desired, a), &saved(&desired, b));
+        let words = |word: &str, host: &str| format!("{word}: update {host}:{FILE}");
+        assert_eq!(moved(&calm, &one), [words("new since", "node1")]);
+        assert_eq!(moved(&one, &calm), [words("no longer", "node1")]);
+        assert_eq!(moved(&one, &two), [words("new since", "node2"), words("no longer", "node1")]);
+        assert_eq!(moved(&one, &edited(&one, "node1")), [words("otherwise", "node1")]);
+        let bare = moved(&World::bare(&desired), &calm);
+        assert_eq!(bare.len(), MOST + 1, "{bare:?}");
+        assert!(bare[MOST].starts_with("and ") && bare[MOST].ends_with(" more"), "{bare:?}");
+        assert_eq!(moved(&calm, &calm), ["the steps are the same; facts below them are others"]);
+    }
+
+    #[test]
+    fn what_could_be_known_only_now_is_no_error() {
+        let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+        let world = edited(&World::converged(&desired), "node1");
+        let plan = plan(&desired, &world.observe(&desired));
+        let named: BTreeSet<_> = plan.steps.iter().map(|step| step.object.clone()).collect();
+        assert_eq!(beyond(&plan, &named), None);
+        assert_eq!(
+            beyond(&plan, &BTreeSet::new()).expect("a step that is not named"),
+            format!(
+                "the plan is carried out; what could be known only now is left: update node1:{FILE}\n\
+                 Hint: make a new plan and apply it"
+            )
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! `reconcile psql`: a session on the primary, as the server's user postgres over its local socket.
 //! No password takes part in it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use reconcile_core::{
@@ -73,7 +76,7 @@ async fn ask_all(prepared: &Prepared) -> Observed {
     let hosts: BTreeMap<_, _> =
         desired.patroni.members.keys().map(|host| (host.clone(), silent())).collect();
     let swarm = Observation::unknown("it was not asked");
-    let mut observed = Observed { hosts, swarm, at: prepared.fleet.now() };
+    let mut observed = Observed { hosts, swarm, at: prepared.fleet.now(), barred: BTreeSet::new() };
     let mut answers: FuturesUnordered<_> = desired
         .patroni
         .members

@@ -90,7 +90,9 @@ pub(super) async fn run(cli: &Cli, arguments: &ReportArgs) -> Result<Outcome, Fa
     };
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(&fail)?;
-    file.write_all(&tar(&name, &files)).and_then(|()| file.sync_all()).map_err(&fail)?;
+    file.write_all(&tar(&name, &files, state::now()))
+        .and_then(|()| file.sync_all())
+        .map_err(&fail)?;
     output::print(&format!(
         "{} holds {} files; look at it before you send it\n",
         path.display(),
@@ -106,7 +108,7 @@ fn there_already(path: &Path) -> Failure {
 }
 
 /// A tar archive (ustar) of texts. The names are our own and short.
-fn tar(folder: &str, files: &BTreeMap<String, String>) -> Vec<u8> {
+fn tar(folder: &str, files: &BTreeMap<String, String>, at: u64) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, text) in files {
         let mut header = [0u8; 512];
@@ -125,7 +127,7 @@ fn tar(folder: &str, files: &BTreeMap<String, String>) -> Vec<u8> {
         put(108, b"0000000\0");
         put(116, b"0000000\0");
         put(124, format!("{:011o}\0", text.len()).as_bytes());
-        put(136, b"00000000000\0");
+        put(136, format!("{at:011o}\0").as_bytes());
         put(148, b"        ");
         put(156, b"0");
         put(257, b"ustar\x0000");

@@ -12,6 +12,7 @@ use reconcile_core::{
     plan::Held,
     ports::Fleet as _,
     status::{Condition, Maintenance, Status, Truth, status},
+    verify::{Proof, VerifyReport},
     windows::written,
 };
 use reconcile_engine::look;
@@ -69,7 +70,7 @@ pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Fa
 struct Round {
     /// As it is to be printed.
     status: String,
-    /// Nothing says that the cluster is not ready.
+    /// Nothing says that the cluster is not ready, or that the newest desired state is refused.
     well: bool,
 }
 
@@ -83,12 +84,10 @@ async fn round(
         look(&prepared.fleet, &prepared.desired, &()).await.map_err(|error| unsafe_plan(&error))?;
     let proof =
         if arguments.no_proof { None } else { Some(prove(prepared, &pass.observed, false).await) };
-    let status = status(&prepared.desired, &pass.observed, &pass.plan, proof);
+    let mut status = status(&prepared.desired, &pass.observed, &pass.plan, proof);
+    status.conditions.push(Condition::source(source.refused.as_ref().map(Refused::told)));
     let operator = operator::ask(prepared, &status).await;
-    let well = status
-        .conditions
-        .iter()
-        .all(|condition| condition.kind != "Ready" || condition.status != Truth::False);
+    let well = well(&status.conditions);
     let shown = Shown {
         status: &status,
         commit: source.revision.as_ref(),
@@ -106,6 +105,11 @@ async fn round(
         output::as_text(arguments.output, &shown, |wide| text(&shown, wide))?
     };
     Ok(Round { status, well })
+}
+
+fn well(conditions: &[Condition]) -> bool {
+    let mut telling = conditions.iter().filter(|one| matches!(one.kind, "Ready" | "SourceInForce"));
+    telling.all(|one| one.status != Truth::False)
 }
 
 fn table(header: &[&str]) -> Table {
@@ -143,11 +147,17 @@ fn coloured(table: &str, conditions: &[Condition]) -> String {
 /// The status as text.
 fn text(shown: &Shown<'_>, wide: bool) -> String {
     let status = shown.status;
+    // Why a server is unknown is said once, below the servers; elsewhere it is only named.
+    let unknown: Vec<_> =
+        status.hosts.iter().filter_map(|host| host.unreachable.as_ref()).collect();
+    let brief = |text: &str, where_it_is: &str| {
+        unknown.iter().fold(text.to_owned(), |text, why| text.replace(why.as_str(), where_it_is))
+    };
     let mut text = format!("Cluster {}\n", status.cluster);
     if let Some(commit) = shown.commit {
         text.push_str(&format!("{commit}\n"));
     }
-    text.push_str(&shown.operator.line());
+    text.push_str(&brief(&shown.operator.line(), "see below"));
     if let Some(refused) = shown.refused {
         text.push_str(&format!("{}:\n{}\n", refused.title(), refused.report.trim_end()));
     }
@@ -155,7 +165,8 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
     let mut conditions = table(&["CONDITION", "STATUS", "REASON", "MESSAGE"]);
     for condition in &status.conditions {
         let truth = format!("{:?}", condition.status);
-        conditions.add_row([condition.kind, &truth, condition.reason, &condition.message]);
+        let message = brief(&condition.message, "see below");
+        conditions.add_row([condition.kind, &truth, condition.reason, &message]);
     }
     text.push_str(&coloured(&trimmed(&conditions), &status.conditions));
     text.push_str(&hosts(status));
@@ -178,19 +189,10 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
     if let Some(maintenance) = &status.maintenance {
         text.push_str(&format!("\nMaintenance window: {}\n", window(maintenance)));
     }
-    text.push_str(&waiting(status));
+    text.push_str(&brief(&waiting(status), "see above"));
     if let Some(proof) = &status.proof {
         text.push_str("\nService proof:\n");
-        for proof in proof.proofs.iter().filter(|proof| wide || !proof.holds) {
-            let mark = if proof.holds { "ok  " } else { "FAIL" };
-            text.push_str(&format!(
-                "  {mark} {}: {} ({} ms)\n",
-                proof.what, proof.detail, proof.millis
-            ));
-        }
-        if !wide && proof.holds() {
-            text.push_str(&format!("  all {} hold (-o wide shows each)\n", proof.proofs.len()));
-        }
+        text.push_str(&if wide { all_proofs(proof) } else { lacking(proof) });
     }
     match &shown.lately {
         Some(Lately::Events(events)) => {
@@ -201,6 +203,55 @@ fn text(shown: &Shown<'_>, wide: bool) -> String {
         }
         Some(Lately::EventsUnread(why)) => text.push_str(&format!("\n{why}\n")),
         None => {}
+    }
+    text
+}
+
+/// Each proof.
+fn all_proofs(report: &VerifyReport) -> String {
+    let mut text = String::new();
+    for proof in &report.proofs {
+        let why = proof.comes_of.as_ref().map(|why| format!("; {why}"));
+        let why = why.unwrap_or_default();
+        let (mark, millis) = (mark(proof), proof.millis);
+        text.push_str(&format!("  {mark} {}: {}{why} ({millis} ms)\n", proof.what, proof.detail));
+    }
+    text
+}
+
+fn mark(proof: &Proof) -> &'static str {
+    match proof {
+        _ if proof.holds => "ok  ",
+        _ if proof.untried => "?   ",
+        _ => "FAIL",
+    }
+}
+
+/// What does not hold: first what others come of, with those.
+fn lacking(report: &VerifyReport) -> String {
+    if report.holds() {
+        return format!("  all {} hold (-o wide shows each)\n", report.proofs.len());
+    }
+    let lacking = || report.proofs.iter().filter(|proof| !proof.holds);
+    let mut causes: Vec<String> = Vec::new();
+    for cause in lacking().filter_map(|proof| proof.comes_of.clone()) {
+        if !causes.contains(&cause) {
+            causes.push(cause);
+        }
+    }
+    let mut text = String::new();
+    for cause in &causes {
+        let of: Vec<_> = lacking().filter(|proof| proof.comes_of.as_ref() == Some(cause)).collect();
+        let fails = of.iter().any(|proof| proof.fails());
+        let (mark, so) = if fails { ("FAIL", "so it is with") } else { ("?   ", "so not tried") };
+        let what: Vec<_> = of.iter().map(|proof| proof.what.as_str()).collect();
+        text.push_str(&format!("  {mark} {cause}; {so}: {}\n", what.join(", ")));
+    }
+    for proof in lacking().filter(|proof| proof.comes_of.is_none()) {
+        let line = proof.line();
+        if !causes.contains(&line) {
+            text.push_str(&format!("  {} {line} ({} ms)\n", mark(proof), proof.millis));
+        }
     }
     text
 }
@@ -291,4 +342,23 @@ fn window(maintenance: &Maintenance) -> String {
         [first, rest @ ..] => parts.push(format!("{first} and {} more wait for it", rest.len())),
     }
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use reconcile_core::status::NotTaken;
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_serves_by_an_old_commit_is_not_well() {
+        let ready =
+            |status| Condition { kind: "Ready", status, reason: "Serving", message: String::new() };
+        let source = |unread| Condition::source(Some(NotTaken { reason: "a slip", unread }));
+        assert!(well(&[ready(Truth::True), Condition::source(None)]));
+        assert!(well(&[ready(Truth::Unknown), Condition::source(None)]));
+        assert!(!well(&[ready(Truth::True), source(false)]), "the newest is refused");
+        assert!(well(&[ready(Truth::True), source(true)]), "nobody knows of a newer one");
+        assert!(!well(&[ready(Truth::False), Condition::source(None)]));
+    }
 }

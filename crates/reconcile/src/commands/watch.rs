@@ -1,6 +1,12 @@
 //! `reconcile --watch -f FILE`: converge, then stay converged.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::RngExt as _;
 use reconcile_core::{model::Observed, verify::VerifyReport};
@@ -20,7 +26,7 @@ use crate::{
     follow::Followed,
     lease::{Lease, given_back},
     lines::Lines,
-    listen::Publish,
+    listen::{self, Publish},
     notify::{Notify, Told},
     output::{self, say},
     source::{self, Refused},
@@ -37,8 +43,10 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
     let [spec] = first.clusters.as_slice() else {
         return Err(Failure::usage("`--watch` takes one cluster").hint("choose it with --cluster"));
     };
+    let listen = listen::asked(&cli.listen)?;
     let folder = state::folder(cli, spec.name.as_str())?;
     let lock = state::lock(&folder)?;
+    lock.watches()?;
     let lines = Lines::default();
     let notify = Notify::from_environment();
     let told = Told::new(&notify, &lines);
@@ -47,7 +55,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         .map_err(|error| Failure::from_error("keep the journal", &error))?;
     let (dirty, mut triggers) = tokio::sync::mpsc::channel(1);
     let mut source = Followed::start(cli, spec.name.as_str(), dirty.clone())?;
-    let _served = publish.start(&cli.listen, pushed(&source, dirty))?;
+    let _served = publish.start(listen, pushed(&source, dirty))?;
     let mut prepared = prepare(spec, &first.base)?;
     prepared.desired.only_looks = first.refused.as_ref().and_then(Refused::only_looks);
     let mut prepared = Arc::new(prepared);
@@ -69,7 +77,7 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         if let Some(why) = &prepared.desired.only_looks {
             say(why);
             told.status(why.clone());
-            publish.waits(why);
+            publish.waits(why, None);
             source.begin(&Held::none());
             let until = either(stop, &moved);
             watch(&mut source, &prover, &mut triggers, rhythm, &journal, &until).await;
@@ -78,9 +86,11 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
             }
             continue;
         }
-        let win = Lease::win_while(&prepared, Some(&lock), Wait::Behind, stop, |why| {
-            told.status(format!("waiting: {why}"));
-            publish.waits(why);
+        let stood_by = AtomicBool::new(false);
+        let win = Lease::win_while(&prepared, Some(&lock), Wait::Behind, stop, |why, keeper| {
+            stood_by.fetch_or(keeper.is_some(), Ordering::Relaxed);
+            told.status(stands(why, keeper));
+            publish.waits(why, keeper);
         });
         let lease = match waiting(win, &mut source, &journal, &moved).await {
             Some(Ok(lease)) => lease,
@@ -90,6 +100,8 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
         };
         if std::mem::replace(&mut waited, true) {
             say("the lease is ours again");
+        } else if stood_by.load(Ordering::Relaxed) {
+            say("the lease is ours: this operator, a standby until now, keeps the cluster");
         }
         publish.holds(&lease.held);
         resume_what_was_left(&prepared, &journal, &lease).await;
@@ -119,10 +131,18 @@ pub(super) async fn run(cli: &Cli, stop: &CancellationToken) -> Result<Outcome, 
             continue;
         }
         say("the lease was lost; another operator may act by now");
-        publish.waits("the lease was lost; another operator may act by now");
+        publish.waits("the lease was lost; another operator may act by now", None);
     }
     output::note("stopped; the cluster serves on without reconcile");
     Ok(Outcome::Done)
+}
+
+/// How one stands that waits for the lease.
+fn stands(why: &str, keeper: Option<&str>) -> String {
+    keeper.map_or_else(
+        || format!("waiting: {why}"),
+        |keeper| format!("standby: {keeper} keeps this cluster"),
+    )
 }
 
 /// Cancelled with either.

@@ -142,6 +142,41 @@ async fn a_server_that_is_off_is_said_at_once_with_what_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_primary_is_said_by_name() {
+    let mut seen = Seen::calm();
+    // Who can take over does so before the next look.
+    seen.world.power_off("node1");
+    let said = seen.look();
+    assert_eq!(said[0], "node2 is the primary now (it was node1), timeline 2", "{said:?}");
+    assert!(!seen.look().iter().any(|line| line.contains("primary")), "once");
+}
+
+/// All that waits for the Swarm waits for one thing.
+#[test]
+fn that_the_swarm_has_no_leader_is_said_once() {
+    let desired = fixture::desire(&fixture::spec(3, 0, |_| {}));
+    let plan = plan(&desired, &World::bare(&desired).observe(&desired));
+    let said = Arc::<Mutex<Vec<String>>>::default();
+    let sink = Arc::clone(&said);
+    let lines = Lines::to(move |line| sink.lock().expect("whole").push(line.to_owned()));
+    let seen = |cause: &str| {
+        reconcile_core::ports::EffectError::new(
+            None,
+            "ask the Swarm",
+            cause,
+            reconcile_core::ports::Retry::Later,
+        )
+    };
+    let leaderless = seen("the Swarm has no leader yet");
+    for step in plan.steps.iter().take(4) {
+        lines.hear(&Event::StepWaits { step, seen: &leaderless });
+    }
+    let said = said.lock().expect("whole");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].ends_with("the Swarm has no leader yet"), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hold_is_said_where_it_stays_and_not_where_it_passes() {
     let mut seen = Seen::calm();
     seen.world.server_mut("node1").unknown.insert(Section::Sql);
@@ -188,6 +223,7 @@ async fn one_way_in_that_fails_is_not_the_cluster() {
             holds: !broken.contains(&host),
             millis: 1,
             detail: "connection refused".to_owned(),
+            ..Proof::default()
         });
         seen.lines.hear(&Event::Verified(&VerifyReport { proofs: proofs.into() }));
         std::mem::take(&mut *seen.said.lock().expect("whole"))
@@ -246,6 +282,7 @@ async fn a_file_that_is_good_again_is_said_and_that_all_is_well() {
         file: "cluster.yaml".to_owned(),
         revision: None,
         report: "Error: a slip".to_owned(),
+        unread: false,
     };
     let broken = ["the desired state is not taken; the last good one stays in force"];
     assert_eq!(hear(&Event::SourceBroken(&refused)), broken);
@@ -256,9 +293,39 @@ async fn a_file_that_is_good_again_is_said_and_that_all_is_well() {
     );
     rest(0.3).await;
     assert_eq!(seen.look(), [seen.ended("converged again", "0.3")]);
+    // What nobody could read was not refused.
+    let unread = reconcile_core::model::RefusedSource { unread: true, ..refused };
+    let told = ["the desired state cannot be read; the last good one stays in force"];
+    assert_eq!(hear(&Event::SourceBroken(&unread)), told);
+    assert_eq!(hear(&Event::SourceChanged(None)).len(), 1);
+    seen.look();
     // A change of a file that was good says less.
     assert_eq!(hear(&Event::SourceChanged(None)), ["the desired state was read"]);
     assert_eq!(seen.look(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_a_step_restarts_is_said() {
+    let mut seen = Seen::calm();
+    seen.edit("node1", ETCD);
+    seen.edit("node2", FILE);
+    let plan = plan(&seen.desired, &seen.world.observe(&seen.desired));
+    for step in &plan.steps {
+        seen.lines.hear(&Event::StepFinished {
+            step,
+            result: &Ok(()),
+            took: Duration::from_millis(800),
+        });
+    }
+    let mut said = std::mem::take(&mut *seen.said.lock().expect("whole"));
+    said.sort();
+    assert_eq!(
+        said,
+        [
+            "ok    update node1:/etc/default/etcd (0.8 s), etcd.service restarted".to_owned(),
+            format!("ok    update node2:{FILE} (0.8 s)"),
+        ]
+    );
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ impl Place {
     fn taken() -> Self {
         let place = Self(tempfile::tempdir().expect("a folder"));
         place.write(&good());
+        crate::key(place.path());
         let init = place.run(&["secrets", "init", "-f", "cluster.yaml"]);
         assert!(init.status.success(), "{}", stderr(&init));
         let run = place.run(&["-f", "cluster.yaml"]);

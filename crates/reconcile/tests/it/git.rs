@@ -18,6 +18,7 @@ impl Repository {
     fn new() -> Self {
         let repository = Self { folder: tempfile::tempdir().expect("a folder") };
         fs::create_dir(repository.path()).expect("made");
+        crate::key(repository.folder.path());
         repository.git(&["init", "--quiet", "--initial-branch=main"]);
         let text = fs::read_to_string(root().join("examples/three-servers.yaml")).expect("read");
         // No server of this file can be reached, at once.
@@ -122,6 +123,24 @@ fn a_git_source_is_read_and_the_commit_in_force_is_shown() {
     assert_eq!(broken.status.code(), Some(1), "a commit that cannot be read is never converged to");
     let text = status();
     assert!(text.contains("\"the first\"") && text.contains("not in force"), "{text}");
+    let condition = |text: &str, wanted: &[&str]| {
+        let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        assert!(lines.any(|words| words.starts_with(wanted)), "{text}");
+    };
+    condition(&text, &["SourceInForce", "False", "Refused"]);
+    let plan = repository.run(&["plan", "-f", &source]);
+    assert_eq!(plan.status.code(), Some(1));
+    let said = stderr(&plan);
+    assert!(said.starts_with("commit ") && said.contains("\"broken\" by Ada"), "{said}");
+    assert!(said.contains(" is not taken:\n"), "{said}");
+    // Nobody knows whether a repository that is away has a newer one.
+    let away = repository.folder.path().join("away");
+    fs::rename(repository.path(), &away).expect("moved");
+    let text = status();
+    fs::rename(&away, repository.path()).expect("moved");
+    assert!(text.contains("whether there is a newer commit is not known:"), "{text}");
+    assert!(!text.contains("not in force"), "{text}");
+    condition(&text, &["SourceInForce", "Unknown", "Unread"]);
     repository.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
     repository.git(&["commit", "--quiet", "--amend", "-m", "rewritten"]);
     let moved = repository.run(&["-f", &source]);
@@ -157,6 +176,43 @@ fn the_watch_keeps_the_last_good_commit_and_journals_what_it_refuses() {
     let in_force = events.lines().filter(|line| line.contains("in force: "));
     assert!(in_force.clone().count() >= 3, "{events}");
     assert!(in_force.clone().all(|line| !line.contains("\"broken\"")), "{events}");
+}
+
+/// The operator that runs has the lock: what is accepted beside it is carried out by it.
+#[test]
+fn a_rewind_is_accepted_beside_a_watch_that_runs() {
+    let repository = Repository::new();
+    let source = repository.source();
+    let _watching = repository.watch();
+    repository.await_event("in force: commit");
+    repository.git(&["commit", "--quiet", "--amend", "-m", "rewritten"]);
+    repository.await_event("another history");
+    // Without the word nothing is accepted.
+    let plain = repository.run(&["-f", &source]);
+    assert_eq!(plain.status.code(), Some(1), "{}", stderr(&plain));
+    let accepted = repository.run(&["--allow-rewind", "-f", &source]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
+    assert_eq!(
+        stdout(&accepted),
+        "accepted for cluster main; the running --watch carries it out\n",
+        "{}",
+        stderr(&accepted)
+    );
+    let in_force = repository.await_event("in force: commit");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !repository
+        .events()
+        .lines()
+        .any(|line| line.contains("in force: ") && line.contains("\"rewritten\""))
+    {
+        assert!(Instant::now() < until, "{in_force}\n{}", repository.events());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // What goes on from there is the watch's own work: a run beside it has no effect.
+    repository.commit("next", &repository.text());
+    let beside = repository.run(&["-f", &source]);
+    assert_eq!(beside.status.code(), Some(1));
+    assert!(stderr(&beside).contains("a running `--watch` works on this"), "{}", stderr(&beside));
 }
 
 #[test]

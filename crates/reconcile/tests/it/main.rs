@@ -45,7 +45,14 @@ fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     fs::copy(root().join("examples/three-servers.yaml"), folder.path().join("cluster.yaml"))
         .expect("copied");
+    key(folder.path());
     folder
+}
+
+/// The key that the examples name, in the home that the binary is run with.
+pub(crate) fn key(home: &Path) {
+    fs::create_dir_all(home.join(".ssh")).expect("made");
+    fs::write(home.join(".ssh/id_ed25519"), "no key that opens anything\n").expect("written");
 }
 
 /// No secret is needed to say whom the rules keep out, and a name is taken with a word about it.
@@ -94,6 +101,73 @@ fn no_file_is_a_usage_error_with_a_hint() {
 fn unknown_words_are_usage_errors() {
     assert_eq!(reconcile(&root(), &["conquer"]).status.code(), Some(2));
     assert_eq!(reconcile(&root(), &["plan", "--nope"]).status.code(), Some(2));
+}
+
+/// What makes no sense is refused and not passed by, and before a lock or a server is asked.
+#[test]
+fn what_makes_no_sense_together_is_a_usage_error() {
+    let folder = folder();
+    assert!(reconcile(folder.path(), &["secrets", "init", "-f", "cluster.yaml"]).status.success());
+    let refused = |words: &[&str], why: &str| {
+        let output = reconcile(folder.path(), &[words, &["-f", "cluster.yaml"]].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
+        assert!(said.contains(why), "{words:?}: {said}");
+        said
+    };
+    refused(&["--watch", "plan"], "leave `--watch` or the command out");
+    refused(&["--watch", "status"], "`reconcile status --watch`");
+    refused(&["events", "-o", "wide"], "possible values: text, json, yaml");
+    let said = refused(&["switchover", "--to", "node9"], "the file has no server named node9");
+    assert!(said.contains("Hint: one of: node1, node2, node3"), "{said}");
+    let said = refused(&["logs", "etcd", "node9"], "the file has no server named node9");
+    assert!(said.contains("Hint: one of: node1, node2, node3"), "{said}");
+    // Another holds the lock, which does not matter yet.
+    let state = folder.path().join(".local/state/reconcile/main");
+    fs::create_dir_all(&state).expect("made");
+    let lock = fs::File::create(state.join("lock")).expect("made");
+    lock.lock().expect("locked");
+    let said = refused(&["--watch", "--listen", "foo"], "`--listen foo` is not an address");
+    assert!(!said.contains("another reconcile"), "{said}");
+    let output = reconcile(folder.path(), &["--watch", "-f", "cluster.yaml", "--listen", "off"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("another reconcile works on this"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_repository_that_is_named_as_a_page_is_told_how_it_is_named() {
+    for (named, hint) in [
+        ("https://example.org/team/db.git", "git+https://example.org/team/db.git#BRANCH:PATH"),
+        ("git@example.org:team/db.git", "git+ssh://git@example.org/team/db.git#BRANCH:PATH"),
+        (
+            "ssh://git@example.org/db.git#main:c.yaml",
+            "git+ssh://git@example.org/db.git#main:c.yaml",
+        ),
+    ] {
+        let output = reconcile(&root(), &["plan", "-f", named]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        let hint = format!("Hint: a repository is named as {hint}\n");
+        assert!(stderr(&output).contains(&hint), "{}", stderr(&output));
+    }
+}
+
+/// The same entries in each form.
+#[test]
+fn the_journal_is_printed_as_asked_for() {
+    let folder = folder();
+    let state = folder.path().join(".local/state/reconcile/main");
+    fs::create_dir_all(&state).expect("made");
+    let entry = "{\"at\":1.5,\"kind\":\"skipped\",\"object\":\"role/app\"}\n";
+    fs::write(state.join("journal.jsonl"), entry.repeat(3)).expect("written");
+    let events = |form: &str| {
+        let last = ["events", "--last", "2", "-f", "cluster.yaml", "-o", form];
+        let output = reconcile(folder.path(), &last);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    assert_eq!(events("json"), entry.repeat(2));
+    assert_eq!(events("yaml"), "- at: 1.5\n  kind: skipped\n  object: role/app\n".repeat(2));
+    assert_eq!(events("text"), "1970-01-01T00:00:01.500Z skip  role/app\n".repeat(2));
 }
 
 #[test]
@@ -195,6 +269,22 @@ fn servers_that_cannot_be_reached_are_held_and_nothing_is_done() {
     let output = reconcile(folder.path(), &["-f", "cluster.yaml"]);
     assert_eq!(output.status.code(), Some(3), "{}{}", stdout(&output), stderr(&output));
     assert!(stdout(&output).contains("host/node1: unknown:"), "{}", stdout(&output));
+}
+
+/// Nothing is asked with a key that is not there, and nothing is held for it.
+#[test]
+fn a_key_file_that_does_not_exist_is_one_error() {
+    let folder = folder();
+    assert!(reconcile(folder.path(), &["secrets", "init", "-f", "cluster.yaml"]).status.success());
+    fs::remove_file(folder.path().join(".ssh/id_ed25519")).expect("removed");
+    for words in [&["-f", "cluster.yaml"][..], &["status", "-f", "cluster.yaml"]] {
+        let output = reconcile(folder.path(), words);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert_eq!(stdout(&output), "", "{words:?}");
+        assert!(said.contains(".ssh/id_ed25519 does not exist"), "{words:?}: {said}");
+        assert_eq!(said.matches("does not exist").count(), 1, "{words:?}: {said}");
+    }
 }
 
 #[test]

@@ -35,6 +35,9 @@ fn a_report_is_a_readable_archive_without_any_secret() {
     assert!(bytes.contains("<secret:"), "the slip is there, without its values");
     let unpacked = Command::new("tar").args(["-xf", "r.tar"]).current_dir(folder.path()).output();
     let unpacked = unpacked.expect("tar runs");
+    let written = fs::metadata(folder.path().join("reconcile-report-main/plan.txt"));
+    let age = written.and_then(|file| file.modified()).expect("a time").elapsed();
+    assert!(age.is_ok_and(|age| age.as_secs() < 600), "its files are of now");
     assert!(unpacked.status.success() && unpacked.stderr.is_empty(), "{}", stderr(&unpacked));
     let read = |name: &str| {
         let path = folder.path().join("reconcile-report-main").join(name);

@@ -2,6 +2,7 @@
 
 mod files;
 mod nodes;
+pub(super) mod rollout;
 mod services;
 
 use super::{

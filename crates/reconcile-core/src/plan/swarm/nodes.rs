@@ -392,9 +392,16 @@ fn misplaced(facts: Option<&SwarmFacts>, node_id: &str) -> Option<HoldReason> {
             facts.cluster_id
         )));
     };
-    (node.availability != "active").then(|| {
-        let reason =
-            format!("somebody set it to {}: no task of ours runs there", node.availability);
-        HoldReason::Paused(reason)
-    })
+    let what_for = match node.availability.as_str() {
+        "active" => return None,
+        // That was us.
+        "pause" if node.waits => return None,
+        "pause" => "its tasks run on, and none is started or updated there",
+        _ => "no task of ours runs there",
+    };
+    let back = format!("docker node update --availability active {}", node.hostname);
+    let set = &node.availability;
+    Some(HoldReason::Paused(format!(
+        "somebody set it to {set}: {what_for}; `{back}` on a manager ends it"
+    )))
 }

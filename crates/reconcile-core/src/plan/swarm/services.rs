@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{enters, files::ours};
+use super::{enters, files::ours, rollout};
 use crate::{
     action::{Action, SwarmAction},
     model::{
-        HostName, NodeFact, ObjectId, ServiceFact, ServiceMode, ServiceSpec, SwarmFacts, UpdateRule,
+        HostName, NodeFact, ObjectId, ServiceFact, ServiceMode, ServiceSpec, SwarmFacts, TaskFact,
+        UpdateRule,
     },
     plan::{
         Change, HoldReason, Impact, Verb,
@@ -22,7 +23,6 @@ pub(super) fn plan_services(
 ) {
     // Nodes that are up run a task each, and nodes that are about to enter will. A server that
     // cannot be brought in now gets its task whenever it comes.
-    let up = |node: &&NodeFact| node.state == "ready" && node.availability == "active";
     let entering: Vec<&HostName> = view
         .desired
         .swarm
@@ -31,7 +31,9 @@ pub(super) fn plan_services(
         .map(|(host, _)| host)
         .filter(|host| drafts.steps.iter().any(|step| enters(step, host) && !drafts.blocked(step)))
         .collect();
-    let tasks = facts.map_or(0, |facts| facts.nodes.values().filter(up).count()) + entering.len();
+    let up =
+        facts.map_or(0, |facts| facts.nodes.values().filter(|node| node.takes_tasks()).count());
+    let tasks = up + entering.len();
     for spec in &view.desired.swarm.services {
         let object = ObjectId::Service(spec.name.clone());
         if let Some(reason) = port_stranger(view, spec) {
@@ -42,13 +44,13 @@ pub(super) fn plan_services(
             .and_then(|facts| facts.images.get(&spec.image))
             .and_then(|digest| digest.known().cloned());
         let spec = ServiceSpec { digest: spec.digest.clone().or(resolved), ..spec.clone() };
-        match facts.and_then(|facts| facts.services.get(&spec.name)) {
+        match facts.and_then(|facts| Some((facts, facts.services.get(&spec.name)?))) {
             None => drafts.step(create_service(&entering, manager, spec, tasks)),
-            Some(fact) if !ours(view, &fact.spec.labels) => {
+            Some((_, fact)) if !ours(view, &fact.spec.labels) => {
                 let reason = "a service of that name exists without our label".to_owned();
                 drafts.hold(object, HoldReason::Foreign(reason));
             }
-            Some(fact) => plan_service(manager, spec, fact, tasks - entering.len(), drafts),
+            Some((facts, fact)) => plan_service(view, facts, manager, spec, fact, drafts),
         }
     }
 }
@@ -93,7 +95,7 @@ fn create_service(
         Verb::Create,
         "it does not exist",
         120,
-        Action::Swarm(manager.clone(), SwarmAction::CreateService { spec, tasks }),
+        Action::Swarm(manager.clone(), SwarmAction::CreateService { spec: Box::new(spec), tasks }),
     )
     .change("image", None, Some(image))
     .change("tasks", None, Some(tasks.to_string()))
@@ -101,14 +103,16 @@ fn create_service(
 }
 
 fn plan_service(
+    view: &View<'_>,
+    facts: &SwarmFacts,
     manager: &HostName,
     spec: ServiceSpec,
     fact: &ServiceFact,
-    tasks: usize,
     drafts: &mut Drafts,
 ) {
     let object = ObjectId::Service(spec.name.clone());
     let changes = service_changes(&spec, &fact.spec);
+    let tasks = facts.nodes.values().filter(|node| node.takes_tasks()).count();
     if matches!(fact.update_state.as_str(), "updating" | "rollback_started") {
         let action = SwarmAction::AwaitService { name: spec.name.clone(), tasks };
         let why = "Docker is still replacing its tasks";
@@ -125,7 +129,12 @@ fn plan_service(
         return;
     }
     if changes.is_empty() {
-        let running = fact.tasks.iter().filter(|task| task.state == "running").count();
+        // Those of a node that takes none by now run on, and say nothing of the others.
+        let counts = |task: &&TaskFact| {
+            let node = facts.nodes.get(&task.node_id);
+            task.state == "running" && node.is_none_or(NodeFact::takes_tasks)
+        };
+        let running = fact.tasks.iter().filter(counts).count();
         if running < tasks {
             let action = SwarmAction::AwaitService { name: spec.name.clone(), tasks };
             let draft = Draft::new(
@@ -162,9 +171,23 @@ fn plan_service(
         .map(|mount| ObjectId::Config(mount.source.clone()))
         .chain(spec.secrets.iter().map(|mount| ObjectId::Secret(mount.source.clone())))
         .collect();
-    let action = SwarmAction::UpdateService { spec, version: fact.version, tasks };
+    if let Some(next) = rollout::blocked(view, facts) {
+        drafts.hold(object, HoldReason::OneAtATime(ObjectId::SwarmNode(next)));
+        return;
+    }
+    let order = rollout::order(view, facts, &spec, &changes);
+    let reason = order.told();
+    // There, a trial, and back.
+    let seconds = 600.max(300 + 2 * (spec.stop_grace_ms + spec.update.monitor_ms) / 1000);
+    let action = SwarmAction::UpdateService {
+        spec: Box::new(spec),
+        version: fact.version,
+        tasks: tasks - order.waits.len(),
+        waits: order.waits,
+        first: order.first,
+    };
     let mut draft =
-        Draft::new(object, Verb::Update, "it differs", 600, Action::Swarm(manager.clone(), action))
+        Draft::new(object, Verb::Update, reason, seconds, Action::Swarm(manager.clone(), action))
             .impact(Impact::Restart)
             .needs(needs);
     draft.changes = changes;
@@ -196,10 +219,9 @@ fn given_up<'a>(spec: &ServiceSpec, fact: &'a ServiceFact) -> Option<&'a str> {
     let same_image = |tried: &ServiceSpec| spec.digest.is_none() || tried.digest == spec.digest;
     let rolled_back =
         matches!(fact.update_state.as_str(), "rollback_completed" | "rollback_paused");
-    let tried = fact.given_up.iter().filter(|_| rolled_back);
-    let mut same =
-        tried.filter(|tried| same_image(&tried.spec) && container(&tried.spec) == wanted);
-    same.next().map(|tried| tried.cause.as_str())
+    let tried = fact.given_up.as_ref().filter(|_| rolled_back)?;
+    let same = same_image(&tried.spec) && container(&tried.spec) == wanted;
+    same.then_some(tried.cause.as_str())
 }
 
 /// Field by field through the serialised form, so that no field can be forgotten.
