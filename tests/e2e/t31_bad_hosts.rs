@@ -81,7 +81,8 @@ fn full_disk(lab: &Lab) {
 
 /// A package and an image that nobody has: the servers' Swarm comes up around them.
 fn missing_package_and_image(lab: &Lab) {
-    let text = lab.example().replace("version: 15", "version: 16").replace(":1.18-1", ":1.18-9");
+    let text =
+        lab.example().replace("version: 15", "version: 16").replace(":1.18-1", ":1.18-nowhere");
     let spec = lab.write("bad.yaml", &text);
     let ran = lab.reconcile(&spec, &[]).expect(1);
     println!("around a missing package and image: {}", seconds(ran.took));
@@ -90,7 +91,7 @@ fn missing_package_and_image(lab: &Lab) {
         assert!(ran.stderr.contains(&told), "no `{told}`\n{ran}");
     }
     assert!(ran.stderr.contains("postgresql-16"), "the package is not named\n{ran}");
-    assert!(ran.stderr.contains("pgbouncer:1.18-9"), "the image is not named\n{ran}");
+    assert!(ran.stderr.contains("pgbouncer:1.18-nowhere"), "the image is not named\n{ran}");
     for line in [
         "ok    create swarm/service/db-utils_router".to_owned(),
         "ok    create swarm/service/db-utils_haproxy".to_owned(),

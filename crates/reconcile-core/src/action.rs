@@ -452,12 +452,15 @@ pub enum SwarmAction {
         /// Ids of the nodes that the update is yet to come to: each is marked and set to `pause` before it,
         /// which keeps the tasks that run there.
         waits: Vec<String>,
-        /// The servers whose tasks are replaced. Where others wait they are tried, and where they do not
-        /// serve and the others do the service goes back to what it was.
+        /// The servers whose tasks are replaced while others wait; empty where the order is Docker's.
         first: Vec<HostName>,
+        /// Nobody waited before: where the first servers do not serve as they are, and others do, nothing
+        /// is begun.
+        begins: bool,
     },
-    /// Has the update come to a node that waits: first the servers that have it must serve, then it takes
-    /// tasks again and loses its mark, and its new tasks are waited for. A node that somebody drained
+    /// Has what is new in all services come to a node that waits: first the servers that have it must serve,
+    /// then it takes tasks again and loses its mark, and its new tasks are waited for. Where none of those
+    /// serves and others do, the services go back to what they were instead. A node that somebody drained
     /// meanwhile only loses the mark.
     UpdateNode {
         /// Node id.
@@ -468,6 +471,9 @@ pub enum SwarmAction {
         steady_ms: u64,
         /// The servers that have the update.
         updated: Vec<HostName>,
+        /// The node lost a task, which Docker does not start anew while it waits. It is not kept waiting for
+        /// a proof: where none can be had the services go back as well.
+        lost: bool,
     },
     /// Waits until the tasks of a service run; changes nothing.
     AwaitService {
@@ -481,7 +487,7 @@ pub enum SwarmAction {
 impl Action {
     /// Brings what was begun on one node to the next. To leave it half done is worse than a restart outside
     /// of a window, and it undoes no drift.
-    pub(crate) fn ends_a_rollout(&self) -> bool {
+    pub fn ends_a_rollout(&self) -> bool {
         matches!(self, Self::Swarm(_, SwarmAction::UpdateNode { .. }))
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     desired::Desired,
     model::{HostName, Observed},
-    primary::primary,
+    primary::{NoPrimary, primary},
     verify::missing_primary,
 };
 
@@ -53,9 +53,18 @@ impl Led {
 impl Leads {
     /// What a look has to say of it. The first primary that is seen is no news.
     pub fn looked(&mut self, desired: &Desired, observed: &Observed) -> Option<Led> {
-        let Ok(host) = primary(desired, observed) else {
-            let had = self.last.is_some() && !std::mem::replace(&mut self.lost, true);
-            return had.then(|| Led::Lost(missing_primary(desired, observed)));
+        let host = match primary(desired, observed) {
+            Ok(host) => host,
+            Err(none) => {
+                let had = self.last.is_some() && !std::mem::replace(&mut self.lost, true);
+                let why = match &none {
+                    NoPrimary::Several(_) => none.to_string(),
+                    NoPrimary::Nowhere(_) | NoPrimary::Unknown(_) => {
+                        missing_primary(desired, observed)
+                    }
+                };
+                return had.then_some(Led::Lost(why));
+            }
         };
         let before = self.last.replace(host.clone());
         let lost = std::mem::take(&mut self.lost);

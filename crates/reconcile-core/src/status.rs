@@ -630,6 +630,7 @@ fn fill_swarm(row: &mut HostStatus, facts: &HostFacts, desired: &Desired, observ
     row.swarm = match swarm.nodes.get(&docker.swarm.node_id) {
         Some(node) if node.state != "ready" => node.state.clone(),
         // Somebody's will, which takes our tasks away.
+        Some(node) if node.availability == "drain" => node.availability.clone(),
         Some(node) if node.availability != "active" && !node.waits => node.availability.clone(),
         Some(node) if node.leader => "leader".to_owned(),
         Some(node) if node.manager => "manager".to_owned(),

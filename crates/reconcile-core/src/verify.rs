@@ -124,7 +124,8 @@ pub enum Serves {
     Wholly,
     /// Nothing that was tried fails, and not all could be tried.
     Unknown,
-    /// Every way in that was tried serves, and something else does not hold.
+    /// Every way in that was tried serves, and something else does not hold; or those that were tried do not,
+    /// and others may.
     InDoubt,
     /// Some ways in serve, others do not.
     Partly,
@@ -156,10 +157,12 @@ impl VerifyReport {
     pub fn serves(&self) -> Serves {
         let ways = self.proofs.iter().filter(|proof| proof.way.is_some());
         let (writes, reads) = (self.good(Way::Write), self.good(Way::Read));
+        let untried = ways.clone().any(|proof| proof.way == Some(Way::Write) && proof.untried);
         match () {
             () if self.holds() => Serves::Wholly,
             () if !self.fails() => Serves::Unknown,
             () if !ways.clone().any(Proof::fails) => Serves::InDoubt,
+            () if writes.is_empty() && untried => Serves::InDoubt,
             () if writes.is_empty() && reads.is_empty() => Serves::Not,
             () if writes.is_empty() => Serves::NoWrites,
             () => Serves::Partly,
@@ -229,6 +232,14 @@ impl VerifyReport {
             }
             Serves::Unknown if unknown.is_empty() => format!("{serve}; {unseen}"),
             Serves::Unknown => format!("{serve} ({}); {unseen}", names(&good)),
+            Serves::InDoubt if !bad.is_empty() && !unknown.is_empty() => {
+                let does = if bad.len() == 1 { "does" } else { "do" };
+                format!(
+                    "of {all} ways in {} {does} not serve, and of {} it is not known: {why}{besides}",
+                    names(&bad),
+                    names(&unknown)
+                )
+            }
             Serves::InDoubt if good.is_empty() => format!("{why}{besides}"),
             // A leader is not known, and a write went through a moment later: that is no calm.
             Serves::InDoubt if no_primary(&why) => {

@@ -30,6 +30,10 @@ const STUCK: Duration = Duration::from_secs(600);
 /// A pass of the watch waits no longer than this for anything: nothing is looked at meanwhile.
 const WAIT: Duration = Duration::from_secs(5);
 
+/// A step that brings an update to the next node is mostly a wait once it was tried: for its image, for its
+/// tasks. Its trial is in this.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// After so long Patroni was told to start, and only its becoming a member is waited for. The server
 /// itself may wait for half a minute before, until nothing of an operator before us is under way.
 const STARTED: Duration = Duration::from_secs(60);
@@ -40,6 +44,8 @@ const STARTED: Duration = Duration::from_secs(60);
 pub struct Turn {
     /// What failed and is tried again later.
     pub(crate) set_aside: SetAside,
+    /// What failed before.
+    tried: BTreeSet<ObjectId>,
     /// Longest wait.
     wait: Option<Duration>,
     /// What has been waited for over passes for as long as its deadline.
@@ -76,6 +82,9 @@ impl Turn {
     /// How long a step may take in this pass.
     pub(crate) fn deadline(&self, step: &Step) -> Duration {
         let whole = Duration::from_secs(step.deadline_seconds);
+        if step.action.ends_a_rollout() && self.tried.contains(&step.object) {
+            return whole.min(AGAIN);
+        }
         self.wait.filter(|_| step.verb == Verb::Await).map_or(whole, |wait| wait.min(whole))
     }
 
@@ -188,6 +197,7 @@ impl Aside {
             set_aside: resting
                 .map(|(object, entry)| (object.clone(), entry.cause.clone()))
                 .collect(),
+            tried: self.tries.keys().cloned().collect(),
             wait: Some(WAIT),
             overdue: overdue.map(|(object, _)| object.clone()).collect(),
             newer: CancellationToken::new(),

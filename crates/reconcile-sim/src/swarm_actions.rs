@@ -52,7 +52,7 @@ impl World {
             SwarmAction::RemoveConfig { name } => self.remove_file(host, name, false),
             SwarmAction::RemoveSecret { name } => self.remove_file(host, name, true),
             SwarmAction::CreateService { spec, tasks } => self.create_service(host, spec, *tasks),
-            SwarmAction::UpdateService { spec, version, tasks, waits, first: _ } => {
+            SwarmAction::UpdateService { spec, version, tasks, waits, .. } => {
                 self.update_service(host, spec, (*version, *tasks), waits)
             }
             SwarmAction::UpdateNode { node_id, .. } => self.update_node(host, node_id),

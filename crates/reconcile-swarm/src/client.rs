@@ -8,7 +8,7 @@ use std::{
 
 use reconcile_core::{
     action::SwarmAction,
-    model::{HostName, ServiceSpec, SwarmFacts},
+    model::{HostName, SwarmFacts},
     ports::EffectError,
     probe::SwarmRequest,
 };
@@ -59,16 +59,17 @@ impl SwarmClient {
         Box::pin(apply::apply(self, &engine, action, deadline)).await
     }
 
-    /// Has a service go back to what it was before the update to `spec`, on the nodes that got it, and
-    /// waits until it has, at most for `deadline`. Not where it is something else by now.
-    pub async fn take_back(
+    /// Has the services of a cluster go back whose update came to some nodes while others still wait for it,
+    /// and waits until they have, at most for `deadline`; gives their names. Only those of which the nodes
+    /// that wait run what Docker would go back to.
+    pub async fn go_back(
         &self,
         via: &HostName,
-        spec: &ServiceSpec,
+        cluster: &str,
         deadline: Duration,
-    ) -> Result<(), EffectError> {
+    ) -> Result<Vec<String>, EffectError> {
         let engine = self.engine(via, "reach the Docker engine")?;
-        Box::pin(apply::take_back(&engine, spec, deadline)).await
+        Box::pin(apply::go_back(&engine, cluster, deadline)).await
     }
 
     /// Hints that something in the Swarm or on the engine of `via` changed. They say where to look

@@ -155,6 +155,8 @@ pub(crate) struct Service {
     pub(crate) id: String,
     pub(crate) version: Version,
     pub(crate) spec: Value,
+    /// What it was before its last change; null where there was none.
+    pub(crate) previous_spec: Value,
     #[serde(deserialize_with = "lenient")]
     pub(crate) update_status: UpdateStatus,
 }

@@ -214,7 +214,7 @@ impl Listener for Lines {
                 if leaderless {
                     told.leaderless = Some(step.object.clone());
                 }
-                if told.waits.insert(step.object.clone()) && !known {
+                if !known && told.waits.insert(step.object.clone()) {
                     say(&format!("wait  {}: {seen}", step.object));
                 }
             }

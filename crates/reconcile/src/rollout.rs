@@ -13,7 +13,7 @@ use reconcile_core::{
         Secrets,
         postgresql::{PROBE_DATABASE, PROBE_ROLE},
     },
-    model::{HostName, SecretText, ServiceSpec},
+    model::{HostName, SecretText},
     ports::{EffectError, Retry},
     verify::{Front, Proof, VerifyRequest, Way},
 };
@@ -26,11 +26,10 @@ use tokio::time::{Instant, sleep};
 /// How long what is new may take until it serves: a router needs some rounds of checks.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(500);
-/// Time for Docker to go back on one node, besides that for the old task's end and the watch over the new.
-const BACK: Duration = Duration::from_secs(60);
 
 /// The ways in of each server of the Swarm.
 pub(crate) struct Rollout {
+    cluster: String,
     ways: BTreeMap<HostName, Vec<Front>>,
     password: SecretText,
 }
@@ -48,8 +47,11 @@ struct Tried {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Serves,
-    /// It does not, and others of its kind do.
-    AtFault(String),
+    /// It does not, and others of its kind do. `alone`: of the servers in question none does.
+    AtFault {
+        why: String,
+        alone: bool,
+    },
     /// It does not, nor do others.
     Unproven(String),
 }
@@ -64,16 +66,14 @@ impl Tried {
         }
     }
 
-    /// What is to be said of them, compared with servers that are as before. `known`: what failed on
-    /// them before anything was changed.
-    fn verdict(&self, others: &Self, known: &BTreeSet<Kind>) -> Verdict {
-        let mut news = self.fails.iter().filter(|(kind, _)| !known.contains(*kind));
-        if let Some((_, why)) = news.find(|(kind, _)| others.holds.contains(*kind)) {
-            return Verdict::AtFault(why.clone());
+    /// What is to be said of them, compared with servers that are as before.
+    fn verdict(&self, others: &Self) -> Verdict {
+        if let Some((kind, why)) = self.fails.iter().find(|(kind, _)| others.holds.contains(*kind))
+        {
+            return Verdict::AtFault { why: why.clone(), alone: !self.holds.contains(kind) };
         }
         // Reads may have nowhere to go to, on every server alike.
-        let doubt = |(kind, _): &(&Kind, &String)| kind.1 || others.holds.contains(*kind);
-        match self.fails.iter().find(doubt) {
+        match self.fails.iter().find(|(kind, _)| kind.1) {
             Some((_, why)) => Verdict::Unproven(why.clone()),
             None => Verdict::Serves,
         }
@@ -97,11 +97,15 @@ impl Rollout {
             (HostName::new(host.name.as_str()), way.into_iter().chain([own]).collect())
         });
         let password = secrets.get(RECONCILE_PROBE).cloned();
-        Self { ways: ways.collect(), password: password.unwrap_or_else(|| SecretText::new("")) }
+        Self {
+            cluster: spec.name.to_string(),
+            ways: ways.collect(),
+            password: password.unwrap_or_else(|| SecretText::new("")),
+        }
     }
 
     /// Carries out an action on the Swarm; one of a rollout with the trial that belongs to it. The server has
-    /// been asked before whether somebody newer holds the lease.
+    /// been asked before whether somebody newer holds the lease; a trial takes longer than that is good for.
     pub(crate) async fn perform(
         &self,
         ssh: &Ssh,
@@ -111,82 +115,61 @@ impl Rollout {
         deadline: Duration,
     ) -> Result<(), EffectError> {
         match action {
-            SwarmAction::UpdateService { spec, first, .. } if !first.is_empty() => {
-                let known = self.before(ssh, via, spec, first).await?;
-                let back =
-                    Duration::from_millis(spec.stop_grace_ms + spec.update.monitor_ms) + BACK;
-                swarm.apply(via, action, rest(deadline, 2 * PATIENCE + back)).await?;
-                match self.judge(ssh, first, &known).await {
-                    Verdict::Serves => Ok(()),
-                    // It says nothing against what is new, and the next node waits for a proof.
-                    Verdict::Unproven(why) => {
-                        tracing::debug!(service = spec.name, why, "not proven yet");
-                        Ok(())
-                    }
-                    Verdict::AtFault(why) => {
-                        // Somebody newer may have it in hand by now.
-                        ssh.guard(via).await?;
-                        let cause = match swarm.take_back(via, spec, back).await {
-                            Ok(()) => format!(
-                                "taken back: {} came first and did not serve with it, while others did: {why}",
-                                names(first)
-                            ),
-                            Err(error) => format!(
-                                "{} came first and does not serve with it, while others do: {why}; not taken back: {}",
-                                names(first),
-                                error.cause
-                            ),
-                        };
-                        Err(EffectError::new(Some(via), attempt(spec), cause, Retry::AfterChange))
-                    }
+            SwarmAction::UpdateService { spec, first, begins: true, .. } => {
+                // What comes of it could not be told.
+                if let Verdict::AtFault { why, .. } = self.judge(ssh, first).await {
+                    let cause = format!(
+                        "{} comes first and does not serve as it is, while others do, so nothing new is begun there: {why}",
+                        names(first)
+                    );
+                    let attempt = format!("update service {}", spec.name);
+                    return Err(EffectError::new(Some(via), attempt, cause, Retry::Later));
                 }
+                ssh.guard(via).await?;
+                swarm.apply(via, action, rest(deadline, PATIENCE)).await
             }
-            SwarmAction::UpdateNode { updated, .. } if !updated.is_empty() => {
-                match self.judge(ssh, updated, &BTreeSet::new()).await {
-                    Verdict::Serves => swarm.apply(via, action, rest(deadline, PATIENCE)).await,
-                    Verdict::AtFault(why) | Verdict::Unproven(why) => {
-                        let cause = format!(
-                            "{} has the update and does not serve, so the others keep what they have until it does, or until the file is as it was: {why}",
-                            names(updated)
-                        );
-                        let attempt = "go on to the next node";
-                        Err(EffectError::new(Some(via), attempt, cause, Retry::Later))
+            SwarmAction::UpdateNode { updated, lost, .. } if !updated.is_empty() => {
+                let verdict = self.judge(ssh, updated).await;
+                ssh.guard(via).await?;
+                let (why, alone) = match verdict {
+                    Verdict::Serves => {
+                        return swarm.apply(via, action, rest(deadline, PATIENCE)).await;
+                    }
+                    Verdict::AtFault { why, alone } => (why, alone),
+                    // It says nothing against what is new, and the next node waits for a proof.
+                    Verdict::Unproven(why) => (why, *lost),
+                };
+                let mut not_back = String::new();
+                if alone {
+                    match swarm.go_back(via, &self.cluster, rest(deadline, 2 * PATIENCE)).await {
+                        Ok(services) if services.is_empty() => {}
+                        Ok(services) => {
+                            let cause = format!(
+                                "taken back: {} came first and did not serve with it: {why}",
+                                names(updated)
+                            );
+                            let attempt = format!("update {}", services.join(", "));
+                            return Err(EffectError::new(Some(via), attempt, cause, Retry::Soon));
+                        }
+                        Err(error) => not_back = format!("; not taken back: {}", error.cause),
                     }
                 }
+                if *lost && not_back.is_empty() {
+                    return swarm.apply(via, action, rest(deadline, PATIENCE)).await;
+                }
+                let cause = format!(
+                    "{} has the update and does not serve, so the others keep what they have until it does, or until the file is as it was: {why}{not_back}",
+                    names(updated)
+                );
+                let attempt = "go on to the next node";
+                Err(EffectError::new(Some(via), attempt, cause, Retry::Later))
             }
             _ => swarm.apply(via, action, deadline).await,
         }
     }
 
-    /// What of the first servers does not serve as they are. Where others do nothing new is begun: what comes
-    /// of it could not be told.
-    async fn before(
-        &self,
-        ssh: &Ssh,
-        via: &HostName,
-        spec: &ServiceSpec,
-        first: &[HostName],
-    ) -> Result<BTreeSet<Kind>, EffectError> {
-        match self.judge(ssh, first, &BTreeSet::new()).await {
-            Verdict::Serves => Ok(BTreeSet::new()),
-            Verdict::Unproven(_) => Ok(self.tried(ssh, first).await.fails.into_keys().collect()),
-            Verdict::AtFault(why) => {
-                let cause = format!(
-                    "{} comes first and does not serve as it is, while others do, so nothing new is begun there: {why}",
-                    names(first)
-                );
-                Err(EffectError::new(Some(via), attempt(spec), cause, Retry::Later))
-            }
-        }
-    }
-
     /// Tries until all ways in of the servers serve, or until the time is over.
-    async fn judge(
-        &self,
-        dialer: &dyn Dialer,
-        servers: &[HostName],
-        known: &BTreeSet<Kind>,
-    ) -> Verdict {
+    async fn judge(&self, dialer: &dyn Dialer, servers: &[HostName]) -> Verdict {
         let start = Instant::now();
         let others: Vec<_> =
             self.ways.keys().filter(|host| !servers.contains(host)).cloned().collect();
@@ -195,7 +178,7 @@ impl Rollout {
             if new.fails.is_empty() {
                 return Verdict::Serves;
             }
-            let verdict = new.verdict(&self.tried(dialer, &others).await, known);
+            let verdict = new.verdict(&self.tried(dialer, &others).await);
             if verdict == Verdict::Serves || start.elapsed() >= PATIENCE {
                 return verdict;
             }
@@ -232,10 +215,6 @@ fn rest(deadline: Duration, kept: Duration) -> Duration {
     deadline.saturating_sub(kept).max(deadline / 2)
 }
 
-fn attempt(spec: &ServiceSpec) -> String {
-    format!("update service {}", spec.name)
-}
-
 fn names(hosts: &[HostName]) -> String {
     hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -258,29 +237,29 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_at_fault_only_where_others_serve_and_it_did_before() {
-        let none = BTreeSet::new();
+    fn a_server_is_at_fault_only_where_others_serve() {
         let fails = tried(&[("PgBouncer", true, false), ("HAProxy", true, true)]);
         let serve = tried(&[("PgBouncer", true, true), ("HAProxy", true, true)]);
         let down = tried(&[("PgBouncer", true, false), ("HAProxy", true, false)]);
         let why = || "PgBouncer fails".to_owned();
-        assert_eq!(serve.verdict(&down, &none), Verdict::Serves);
-        assert_eq!(fails.verdict(&serve, &none), Verdict::AtFault(why()));
+        assert_eq!(serve.verdict(&down), Verdict::Serves);
+        assert_eq!(fails.verdict(&serve), Verdict::AtFault { why: why(), alone: true });
         // Nobody can write: that may be the primary.
-        assert_eq!(fails.verdict(&down, &none), Verdict::Unproven(why()));
+        assert_eq!(fails.verdict(&down), Verdict::Unproven(why()));
         // Nobody is there to compare with.
-        assert_eq!(fails.verdict(&Tried::default(), &none), Verdict::Unproven(why()));
-        // It was so before: not taken back, and not gone on with.
-        let known = BTreeSet::from([("PgBouncer".to_owned(), true)]);
-        assert_eq!(fails.verdict(&serve, &known), Verdict::Unproven(why()));
+        assert_eq!(fails.verdict(&Tried::default()), Verdict::Unproven(why()));
+        // One server of those that have it serves: it is not what is new.
+        let mut some = tried(&[("PgBouncer", true, false), ("HAProxy", true, true)]);
+        some.holds.insert(("PgBouncer".to_owned(), true));
+        assert_eq!(some.verdict(&serve), Verdict::AtFault { why: why(), alone: false });
     }
 
     #[test]
     fn reads_that_fail_everywhere_stop_nothing() {
-        let none = BTreeSet::new();
-        let no_reads = || tried(&[("HAProxy", true, true), ("HAProxy", false, false)]);
+        let no_reads = tried(&[("HAProxy", true, true), ("HAProxy", false, false)]);
         let all = tried(&[("HAProxy", true, true), ("HAProxy", false, true)]);
-        assert_eq!(no_reads().verdict(&no_reads(), &none), Verdict::Serves);
-        assert_eq!(no_reads().verdict(&all, &none), Verdict::AtFault("HAProxy fails".to_owned()));
+        assert_eq!(no_reads.verdict(&no_reads), Verdict::Serves);
+        let why = "HAProxy fails".to_owned();
+        assert_eq!(no_reads.verdict(&all), Verdict::AtFault { why, alone: true });
     }
 }

@@ -91,6 +91,9 @@ pub(super) fn check_next(
     if !swarm.nodes.get(node_id).is_some_and(|node| node.waits) {
         broken("only a node that we had wait takes tasks again");
     }
+    if server(desired, observed, node_id).is_none() && !desired.swarm.tell_their_nodes(observed) {
+        broken("no node is taken for a stranger while a server does not tell which it is");
+    }
     let whole = |id: &str| whole(swarm, desired, id);
     let ours = desired.swarm.services.iter().filter_map(|spec| swarm.services.get(&spec.name));
     let busy = ["updating", "rollback_started"];

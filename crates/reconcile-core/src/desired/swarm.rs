@@ -12,8 +12,8 @@ use super::{SecretValues, haproxy, pgbouncer};
 use crate::{
     action::SwarmFile,
     model::{
-        Content, FileMount, HostName, NetworkAttachment, NetworkSpec, PublishedPort, ServiceMode,
-        ServiceSpec, UpdateRule,
+        Content, FileMount, HostName, NetworkAttachment, NetworkSpec, Observed, PublishedPort,
+        ServiceMode, ServiceSpec, UpdateRule,
     },
 };
 
@@ -47,6 +47,15 @@ pub struct DesiredSwarm {
     pub pooler_port: u16,
     /// Superseded configs and secrets to keep.
     pub retention: u32,
+}
+
+impl DesiredSwarm {
+    /// True where each server of the file, also one that leaves, tells which node of the Swarm it is: only
+    /// then is any other node known to be none of them.
+    pub fn tell_their_nodes(&self, observed: &Observed) -> bool {
+        let tells = |host| observed.host(host).is_some_and(|facts| facts.docker.known().is_some());
+        self.nodes.iter().all(|(host, _)| tells(host))
+    }
 }
 
 /// What must be in the Swarm.

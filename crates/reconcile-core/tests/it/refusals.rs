@@ -386,6 +386,7 @@ fn the_swarm() {
             tasks: 3,
             waits: vec![],
             first: vec![],
+            begins: false,
         }));
     };
     case.breaks("a service that is not ours is not changed", |case| update(case, true, 0));

@@ -211,6 +211,7 @@ fn no_plan_may_take_another_order() {
                 services: Vec::new(),
                 steady_ms: 0,
                 updated: Vec::new(),
+                lost: false,
             };
         })
     };

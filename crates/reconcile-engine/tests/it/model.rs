@@ -145,6 +145,7 @@ async fn about_the_swarm() {
         tasks: 0,
         waits: vec![],
         first: vec![],
+        begins: false,
     };
     complains(world, Action::Swarm(host("node1"), update), "of somebody else was changed").await;
 }

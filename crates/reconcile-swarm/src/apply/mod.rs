@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use reconcile_core::{
     action::SwarmAction,
-    model::ServiceSpec,
     ports::{EffectError, Retry},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -68,10 +67,10 @@ pub(crate) async fn apply(
             SwarmAction::CreateService { spec, tasks } => {
                 service::create(&task, spec, *tasks).await
             }
-            SwarmAction::UpdateService { spec, version, tasks, waits, first: _ } => {
+            SwarmAction::UpdateService { spec, version, tasks, waits, first: _, begins: _ } => {
                 service::update(&task, spec, *version, *tasks, waits).await
             }
-            SwarmAction::UpdateNode { node_id, services, steady_ms, updated: _ } => {
+            SwarmAction::UpdateNode { node_id, services, steady_ms, updated: _, lost: _ } => {
                 let steady = Duration::from_millis(*steady_ms);
                 rollout::next(&task, node_id, services, steady).await
             }
@@ -88,14 +87,14 @@ pub(crate) async fn apply(
     }
 }
 
-/// See [`SwarmClient::take_back`].
-pub(crate) async fn take_back(
+/// See [`SwarmClient::go_back`].
+pub(crate) async fn go_back(
     engine: &Engine,
-    spec: &ServiceSpec,
+    cluster: &str,
     deadline: Duration,
-) -> Result<(), EffectError> {
-    let attempt = format!("take back the update of service {}", spec.name);
-    rollout::take_back(&Task { engine, attempt, deadline: Instant::now() + deadline }, spec).await
+) -> Result<Vec<String>, EffectError> {
+    let attempt = format!("take back what is half way in the services of cluster {cluster}");
+    rollout::go_back(&Task { engine, attempt, deadline: Instant::now() + deadline }, cluster).await
 }
 
 fn attempt(engine: &Engine, action: &SwarmAction) -> String {

@@ -3,20 +3,19 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::try_join_all;
-use reconcile_core::{
-    model::ServiceSpec,
-    ports::{EffectError, Retry},
-};
+use reconcile_core::ports::{EffectError, Retry};
 use serde_json::{Map, Value};
 use tokio::time::sleep;
 
-use super::{LOOK, Task, members::index, service};
+use super::{LOOK, Task, members::index};
 use crate::{
+    convert::made_from,
     engine::escape,
     fault::Fault,
-    labels::WAITS,
+    labels::{CLUSTER, WAITS},
+    observe,
     rollout::{self, Goal},
-    wire::Service,
+    wire::{self, Service},
 };
 
 /// A node's entry changes with each word from it, and Docker takes a change of the last version only.
@@ -121,28 +120,60 @@ async fn rewrite(task: &Task<'_>, node: &str, change: impl Fn(&mut Value)) -> Re
     }
 }
 
-/// Has a service go back to what it was before the update to `spec`, and waits until it has. Not where it
-/// is something else by now, or goes back already: then it is somebody else's.
-pub(crate) async fn take_back(task: &Task<'_>, spec: &ServiceSpec) -> Result<(), EffectError> {
-    let path = format!("/services/{}", escape(&spec.name));
-    let raw: Value = task.engine.get(&path).await.map_err(task.failed())?;
-    let there: Service = serde_json::from_value(raw.clone())
-        .map_err(|error| task.failed()(Fault::Garbled(error.to_string())))?;
-    let back = there.update_status.state.starts_with("rollback");
-    if back || !service::same(task, spec, &there).await? {
-        return Err(task.error("it was changed meanwhile", Retry::Soon));
-    }
+/// Has the services of `cluster` go back that are half way through an update: what runs on a node that
+/// waits is what the service was before. Gives their names once they have; where none is half way, none.
+pub(crate) async fn go_back(task: &Task<'_>, cluster: &str) -> Result<Vec<String>, EffectError> {
+    let nodes = observe::nodes(task.engine).await.map_err(task.failed())?;
+    let waits = |task: &wire::Task| {
+        nodes.get(&task.node_id).is_some_and(|node| {
+            let spec = &node.spec;
+            node.ready() && spec.availability == "pause" && spec.labels.contains_key(WAITS)
+        })
+    };
+    let services: Vec<Service> = task.engine.get("/services").await.map_err(task.failed())?;
+    let ours = |service: &&Service| service.label(CLUSTER) == Some(cluster);
+    let services: Vec<_> = services.iter().filter(ours).filter(|there| !goes_back(there)).collect();
+    let ids: Vec<_> = services.iter().map(|service| service.id.as_str()).collect();
+    let tasks = observe::tasks(task.engine, &ids).await.map_err(task.failed())?;
+    let half_way = |service: &&&Service| {
+        let before = &service.previous_spec["TaskTemplate"];
+        let runs = |task: &&wire::Task| {
+            task.service_id == service.id && task.wanted() && task.status.state == "running"
+        };
+        let mut kept = tasks.iter().filter(runs).filter(|task| waits(task)).peekable();
+        let old = |task: &wire::Task| {
+            made_from(&task.spec, before) && !made_from(&task.spec, &service.spec["TaskTemplate"])
+        };
+        before.is_object() && kept.peek().is_some() && kept.all(old)
+    };
+    let half_way: Vec<&Service> = services.iter().filter(half_way).copied().collect();
+    try_join_all(half_way.iter().map(|there| roll_back(task, there))).await?;
+    Ok(half_way.into_iter().map(|service| service.name().to_owned()).collect())
+}
+
+/// Docker is on its way back with it, or has been.
+fn goes_back(service: &Service) -> bool {
+    service.update_status.state.starts_with("rollback")
+}
+
+/// Has a service go back to what it was before its last change, unless it changed since it was read, and
+/// waits until it has.
+async fn roll_back(task: &Task<'_>, there: &Service) -> Result<(), EffectError> {
+    let path = format!("/services/{}", escape(there.name()));
     let update = format!("{path}/update?version={}&rollback=previous", there.version.index);
-    task.engine.post(&update, &raw["Spec"]).await.map_err(task.failed())?;
+    task.engine.post(&update, &there.spec).await.map_err(task.failed())?;
     loop {
         let service: Service = task.engine.get(&path).await.map_err(task.failed())?;
         match service.update_status.state.as_str() {
             "rollback_completed" => return Ok(()),
             "rollback_paused" => {
-                let cause = "Docker could not finish";
+                let cause = format!("Docker could not finish with {}", there.name());
                 return Err(task.error(cause, Retry::AfterChange));
             }
-            state => task.pause(&format!("its update is {state}")).await?,
+            state => {
+                let told = format!("the update of {} is {state}", there.name());
+                task.pause(&told).await?;
+            }
         }
     }
 }

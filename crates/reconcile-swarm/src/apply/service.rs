@@ -140,11 +140,7 @@ async fn own(task: &Task<'_>, spec: &ServiceSpec, there: &Service) -> Result<(),
 }
 
 /// True where the service is what `spec` asks for; without a digest any pinned one will do.
-pub(super) async fn same(
-    task: &Task<'_>,
-    spec: &ServiceSpec,
-    there: &Service,
-) -> Result<bool, EffectError> {
+async fn same(task: &Task<'_>, spec: &ServiceSpec, there: &Service) -> Result<bool, EffectError> {
     let mut now = read(task, there).await?;
     if spec.digest.is_none() {
         now.digest = None;

@@ -177,6 +177,7 @@ async fn a_stale_version_and_a_lost_race_are_for_soon() {
         tasks: 2,
         waits: vec![],
         first: vec![],
+        begins: false,
     };
     let error = act(&fake, update(8)).await.unwrap_err();
     assert_eq!(

@@ -45,6 +45,7 @@ fn update() -> SwarmAction {
         tasks: 1,
         waits: vec!["n2".to_owned()],
         first: vec![HostName::new("node1")],
+        begins: true,
     }
 }
 
@@ -54,6 +55,7 @@ fn next() -> SwarmAction {
         services: vec!["db_front".to_owned()],
         steady_ms: 800,
         updated: vec![HostName::new("node1")],
+        lost: false,
     }
 }
 
@@ -147,33 +149,16 @@ async fn a_node_that_somebody_drained_only_loses_the_mark() {
 #[tokio::test]
 async fn what_was_taken_back_is_known_by_its_newest_task() {
     let fake = Fake::manager();
-    fake.on("GET /services/db_front", 200, service("2", "completed"));
-    fake.on("GET /services/db_front", 200, service("1", "rollback_started"));
-    fake.on("GET /services/db_front", 200, service("1", "rollback_completed"));
-    fake.on("POST /services/db_front/update", 200, json!({"Warnings": null}));
-    let host = HostName::new("node1");
-    fake.client().take_back(&host, &spec("2"), Duration::from_secs(5)).await.unwrap();
-    let asked = fake.asked();
-    let update = asked.iter().find(|asked| asked.line.starts_with("POST")).unwrap();
-    assert!(update.query.contains("version=9") && update.query.contains("rollback=previous"));
-
     let t = |id: &str, at: &str, user: &str, state: &str, error: &str| {
         let desired = if state == "running" { "running" } else { "shutdown" };
         task(id, "n1", &format!("2026-{at}Z"), state, desired, error, &raw(user)["TaskTemplate"])
     };
     fake.now("GET /services", 200, json!([service("1", "rollback_completed")]));
-    // What is something else by now is somebody else's, and so is what goes back already.
-    for there in [service("3", "completed"), service("2", "rollback_started")] {
-        let fake = Fake::manager();
-        fake.on("GET /services/db_front", 200, there);
-        fake.client().take_back(&host, &spec("2"), Duration::from_secs(5)).await.unwrap_err();
-        assert!(fake.asked().iter().all(|asked| asked.line.starts_with("GET")));
-    }
     let given_up = async |tasks: Value| {
         fake.now("GET /tasks", 200, tasks);
         let request =
             SwarmRequest { services: ["db_front".to_owned()].into(), ..SwarmRequest::default() };
-        let facts = fake.client().observe(&host, &request).await.unwrap();
+        let facts = fake.client().observe(&HostName::new("node1"), &request).await.unwrap();
         let given_up = facts.services["db_front"].given_up.clone().unwrap();
         (given_up.spec.user, given_up.cause)
     };
@@ -195,4 +180,60 @@ async fn what_was_taken_back_is_known_by_its_newest_task() {
     ]))
     .await;
     assert_eq!((user.as_str(), cause.as_str()), ("2", "node1: failed: non-zero exit (1)"));
+}
+
+#[tokio::test]
+async fn what_is_half_way_goes_back_and_nothing_else_does() {
+    let t = |id: &str, on: &str, user: &str, of: &str| {
+        let mut task =
+            task(id, on, "2026-1Z", "running", "running", "", &raw(user)["TaskTemplate"]);
+        task["ServiceID"] = of.into();
+        task
+    };
+    let there = |name: &str, update: &str, before: &str, cluster: &str| {
+        let mut service = service("2", update);
+        service["ID"] = name.into();
+        service["Spec"]["Name"] = name.into();
+        service["Spec"]["Labels"]["reconcile.io/cluster"] = cluster.into();
+        service["PreviousSpec"] = raw(before);
+        service
+    };
+    let world = |waiting: Value| {
+        let fake = Fake::manager();
+        fake.now("GET /nodes", 200, json!([node("n1", "node1", "ready"), waiting]));
+        let services = [
+            ("half", "completed", "1", "db"),
+            // All nodes have it.
+            ("whole", "completed", "1", "db"),
+            // Docker remembers something else than what the others run.
+            ("calm", "completed", "2", "db"),
+            ("older", "completed", "3", "db"),
+            ("back", "rollback_completed", "1", "db"),
+            ("theirs", "completed", "1", "other"),
+        ];
+        let services = services.map(|(name, update, before, of)| there(name, update, before, of));
+        fake.now("GET /services", 200, json!(services));
+        let kept = |name: &str| if name == "whole" { "2" } else { "1" };
+        let tasks = ["half", "whole", "calm", "older", "back", "theirs"]
+            .map(|name| [t("a", "n1", "2", name), t(&format!("b-{name}"), "n2", kept(name), name)]);
+        fake.now("GET /tasks", 200, json!(tasks.concat()));
+        fake.on("POST /services/half/update", 200, json!({"Warnings": null}));
+        fake.on("GET /services/half", 200, there("half", "rollback_started", "2", "db"));
+        fake.on("GET /services/half", 200, there("half", "rollback_completed", "2", "db"));
+        fake
+    };
+    let host = HostName::new("node1");
+    let within = Duration::from_secs(5);
+    let fake = world(held_back("pause"));
+    assert_eq!(fake.client().go_back(&host, "db", within).await.unwrap(), ["half"]);
+    let asked = fake.asked();
+    let posts: Vec<_> = asked.iter().filter(|asked| asked.line.starts_with("POST")).collect();
+    assert_eq!(posts.len(), 1);
+    assert!(posts[0].query.contains("version=9") && posts[0].query.contains("rollback=previous"));
+    // No node waits: the update is over, or is none of this kind.
+    for waiting in [node("n2", "node2", "ready"), held_back("active"), held_back("drain")] {
+        let fake = world(waiting);
+        assert!(fake.client().go_back(&host, "db", within).await.unwrap().is_empty());
+        assert!(fake.asked().iter().all(|asked| asked.line.starts_with("GET")));
+    }
 }

@@ -160,6 +160,7 @@ async fn an_update_that_is_rolled_back_says_why() {
         tasks: 1,
         waits: vec![],
         first: vec![],
+        begins: false,
     };
     let error = act(&fake, update, 10).await.unwrap_err();
     assert_eq!(error.cause, "Swarm rolled the update back: node1: failed: task: non-zero exit (1)");
@@ -196,6 +197,7 @@ async fn a_service_of_somebody_else_is_left_alone() {
             tasks: 2,
             waits: vec![],
             first: vec![],
+            begins: false,
         },
     ] {
         let error = act(&fake, action, 3).await.unwrap_err();

@@ -171,7 +171,7 @@ async fn again(fleet: &RealFleet, request: &VerifyRequest, ways: &mut [Proof]) {
             let about = proof.about();
             if let Some(way) = ways.iter_mut().find(|way| way.fails() && way.about() == about) {
                 let detail = format!("{}; a session before failed: {}", proof.detail, way.detail);
-                *way = Proof { what: way.what.clone(), detail, ..proof };
+                *way = Proof { detail, ..proof };
             }
         }
     }

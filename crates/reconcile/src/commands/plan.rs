@@ -112,8 +112,12 @@ pub(super) async fn apply(cli: &Cli, arguments: &ApplyArgs) -> Result<Outcome, F
 /// What is left to do that the saved plan has no steps for: some can only be known once others are
 /// done, such as what a database lacks that was just made.
 fn beyond(plan: &Plan, named: &BTreeSet<ObjectId>) -> Option<String> {
-    let (ours, others): (Vec<_>, Vec<_>) =
-        plan.steps.iter().partition(|step| named.contains(&step.object));
+    // A service that is named comes to all nodes, in the order that its reason gives.
+    let services = named.iter().any(|object| matches!(object, ObjectId::Service(_)));
+    let (ours, others): (Vec<_>, Vec<_>) = plan
+        .steps
+        .iter()
+        .partition(|step| named.contains(&step.object) || services && step.action.ends_a_rollout());
     let list = |steps: &[&Step]| {
         let words =
             steps.iter().take(MOST).map(|step| format!("{} {}", step.verb.word(), step.object));
@@ -220,15 +224,17 @@ async fn apply_under(
     let queued = plan.held.iter().map(|held| held.object.clone());
     let queued = queued.filter(|object| !stalled.contains(object));
     let named: BTreeSet<_> = named.into_iter().chain(queued).collect();
-    let (mut plan, mut done) = (plan, 0);
+    let (mut plan, mut done, mut failures) = (plan, 0, 0);
     loop {
         journal.hear(&Event::Planned(&plan));
         let execution = execute::execute(&fleet, &plan, &journal, &stop, &Turn::default()).await;
         done += execution.done();
-        let failed = execution.errors().next().is_some();
-        if failed || stop.is_cancelled() || execution.done() == 0 {
+        let fails = execution.errors().next().is_some();
+        failures += u32::from(fails);
+        let over = stop.is_cancelled() || failures > 1 || !fails && execution.done() == 0;
+        if over {
             output::print(&format!("{} done\n", counted(done, "step")))?;
-            return Ok(if failed || !plan.steps.is_empty() {
+            return Ok(if failures > 0 || !plan.steps.is_empty() {
                 Outcome::Failed
             } else if plan.held.is_empty() {
                 Outcome::Done
@@ -237,6 +243,16 @@ async fn apply_under(
             });
         }
         let next = look_at(prepared).await?;
+        if failures > 0 {
+            // What did not serve on the first node went back, and no other node is left waiting for it.
+            let ends = |step: &Step| step.action.ends_a_rollout();
+            if next.steps.is_empty() || !next.steps.iter().all(ends) {
+                output::print(&format!("{} done\n", counted(done, "step")))?;
+                return Ok(Outcome::Failed);
+            }
+            plan = next;
+            continue;
+        }
         if !next.steps.is_empty() && next.steps == plan.steps {
             return Err(Failure::new("the steps took effect and are to be done again")
                 .hint("a run without a plan waits until what is observed has settled"));
@@ -294,6 +310,16 @@ mod tests {
         let plan = plan(&desired, &world.observe(&desired));
         let named: BTreeSet<_> = plan.steps.iter().map(|step| step.object.clone()).collect();
         assert_eq!(beyond(&plan, &named), None);
+        // A service that is named comes to one node after the other.
+        let mut world = World::converged(&desired);
+        let other = fixture::desire(&fixture::spec(3, 0, |spec| spec.haproxy.maxconn = 777));
+        world.pass(&other);
+        world.pass(&other);
+        let rest = reconcile_core::plan::plan(&other, &world.observe(&other));
+        assert!(rest.steps.iter().any(|step| step.action.ends_a_rollout()), "{rest:?}");
+        let service = BTreeSet::from([ObjectId::Service("db-utils_haproxy".to_owned())]);
+        assert_eq!(beyond(&rest, &service), None);
+        assert!(beyond(&rest, &BTreeSet::new()).is_some());
         assert_eq!(
             beyond(&plan, &BTreeSet::new()).expect("a step that is not named"),
             format!(

@@ -70,7 +70,7 @@ pub(super) async fn run(cli: &Cli, arguments: &StatusArgs) -> Result<Outcome, Fa
 struct Round {
     /// As it is to be printed.
     status: String,
-    /// Nothing says that the cluster is not ready, or that the newest desired state is refused.
+    /// The cluster is known to be ready, and the newest desired state is not refused.
     well: bool,
 }
 
@@ -107,9 +107,14 @@ async fn round(
     Ok(Round { status, well })
 }
 
+/// What cannot be told of the cluster is not well either, or a monitor would be quiet while nobody can look;
+/// a proof that was not asked for is missed by nobody.
 fn well(conditions: &[Condition]) -> bool {
-    let mut telling = conditions.iter().filter(|one| matches!(one.kind, "Ready" | "SourceInForce"));
-    telling.all(|one| one.status != Truth::False)
+    conditions.iter().all(|one| match one.kind {
+        "Ready" => one.status == Truth::True || one.reason == "NotProven",
+        "SourceInForce" => one.status != Truth::False,
+        _ => true,
+    })
 }
 
 fn table(header: &[&str]) -> Table {
@@ -351,12 +356,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_that_serves_by_an_old_commit_is_not_well() {
-        let ready =
-            |status| Condition { kind: "Ready", status, reason: "Serving", message: String::new() };
+    fn what_is_not_known_to_serve_by_the_newest_state_is_not_well() {
+        let because =
+            |status, reason| Condition { kind: "Ready", status, reason, message: String::new() };
+        let ready = |status| because(status, "Serving");
         let source = |unread| Condition::source(Some(NotTaken { reason: "a slip", unread }));
         assert!(well(&[ready(Truth::True), Condition::source(None)]));
-        assert!(well(&[ready(Truth::Unknown), Condition::source(None)]));
+        let looked_at = because(Truth::Unknown, "NotProven");
+        assert!(well(&[looked_at, Condition::source(None)]), "nobody asked for a proof");
+        assert!(!well(&[because(Truth::Unknown, "HostUnknown"), Condition::source(None)]));
         assert!(!well(&[ready(Truth::True), source(false)]), "the newest is refused");
         assert!(well(&[ready(Truth::True), source(true)]), "nobody knows of a newer one");
         assert!(!well(&[ready(Truth::False), Condition::source(None)]));

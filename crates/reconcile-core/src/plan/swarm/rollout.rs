@@ -29,6 +29,8 @@ pub(super) struct Order {
     pub(super) first: Vec<HostName>,
     /// Ids of the nodes to be marked.
     pub(super) waits: Vec<String>,
+    /// Nobody waits yet.
+    pub(super) begins: bool,
     /// Their servers, in order.
     later: Vec<HostName>,
 }
@@ -104,14 +106,14 @@ pub(super) fn order(
     let waiting = paused.iter().filter(|member| member.waits());
     let calm = changes.iter().all(|change| CALM.contains(&change.field.as_str()));
     if calm {
-        return Order { first: Vec::new(), waits: Vec::new(), later: Vec::new() };
+        return Order { first: Vec::new(), waits: Vec::new(), begins: false, later: Vec::new() };
     }
     // More than one at once is somebody's wish for another order.
     let rest = match active.split_first() {
         Some((_, rest)) if spec.update.parallelism == 1 => rest,
         _ => &[],
     };
-    let mut later: Vec<_> = rest.iter().chain(waiting).collect();
+    let mut later: Vec<_> = rest.iter().chain(waiting.clone()).collect();
     later.sort_by_key(|member| members.iter().position(|other| other.id == member.id));
     let now = &active[..active.len() - rest.len()];
     let hosts =
@@ -119,6 +121,7 @@ pub(super) fn order(
     Order {
         first: if later.is_empty() { Vec::new() } else { hosts(now) },
         waits: rest.iter().map(|member| member.id.to_owned()).collect(),
+        begins: !rest.is_empty() && waiting.clone().next().is_none(),
         later: later.into_iter().map(|member| member.host.clone()).collect(),
     }
 }
@@ -159,13 +162,15 @@ pub(in crate::plan) fn plan(view: &View<'_>, drafts: &mut Drafts) {
     let rules = || view.desired.swarm.services.iter();
     let steady = rules().map(|service| service.update.monitor_ms).max().unwrap_or(0);
     let grace = rules().map(|service| service.stop_grace_ms).max().unwrap_or(0);
-    let step = |member: &Member<'_>, updated: Vec<HostName>, reason: String| {
+    let up = || members.iter().filter(|member| member.node.takes_tasks() && !member.node.waits);
+    let step = |member: &Member<'_>, lost: bool, reason: String| {
         let ready = member.node.state == "ready";
         let action = SwarmAction::UpdateNode {
             node_id: member.id.to_owned(),
             services: if ready { services.clone() } else { Vec::new() },
             steady_ms: steady,
-            updated,
+            updated: up().map(|member| member.host.clone()).collect(),
+            lost,
         };
         let action = Action::Swarm(manager.clone(), action);
         let object = ObjectId::SwarmNode(member.host.clone());
@@ -178,12 +183,16 @@ pub(in crate::plan) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         )
     };
     let waiting: Vec<_> = members.iter().filter(|member| member.waits()).collect();
-    // Nothing is disturbed that is not gone already.
+    // What it has left is replaced with it, so one after the other.
     let lost: Vec<_> = waiting.iter().filter(|member| !member.whole).collect();
-    for member in &lost {
-        if free(drafts, member.host) {
-            let reason = "it waits for an update, and Docker starts nothing there meanwhile";
-            drafts.step(step(member, Vec::new(), reason.to_owned()));
+    let mut free_and_lost = lost.iter().filter(|member| free(drafts, member.host));
+    if let Some(first) = free_and_lost.next() {
+        let object = ObjectId::SwarmNode(first.host.clone());
+        let others: Vec<_> = free_and_lost.map(|member| member.host.clone()).collect();
+        let reason = "it waits for an update, and Docker starts nothing there meanwhile";
+        drafts.step(step(first, true, reason.to_owned()));
+        for other in others {
+            drafts.hold(ObjectId::SwarmNode(other), HoldReason::OneAtATime(object.clone()));
         }
     }
     let whole: Vec<_> =
@@ -202,9 +211,7 @@ pub(in crate::plan) fn plan(view: &View<'_>, drafts: &mut Drafts) {
                 counted(left, "more node")
             ),
         };
-        let up = members.iter().filter(|member| member.node.takes_tasks() && !member.node.waits);
-        let updated = up.map(|member| member.host.clone()).collect();
-        drafts.step(step(next, updated, reason).impact(Impact::Restart));
+        drafts.step(step(next, false, reason).impact(Impact::Restart));
     }
     let first = lost.first().map_or(next.host, |member| member.host);
     for member in &whole {
@@ -246,6 +253,7 @@ fn to_come(view: &View<'_>, facts: &SwarmFacts, drafts: &Drafts) -> Option<HoldR
 }
 
 /// Nodes with our mark that are no members any more: the mark goes, and with it the pause that came with it.
+/// Which nodes those are is known only while all servers of the file tell which node they are.
 fn strays(
     view: &View<'_>,
     facts: &SwarmFacts,
@@ -258,12 +266,13 @@ fn strays(
         let mut leaving = view.desired.leaving.iter();
         leaving.any(|host| docker(host).is_some_and(|docker| docker.swarm.node_id == id))
     };
+    if !view.desired.swarm.tell_their_nodes(view.observed) {
+        return;
+    }
     for (id, node) in facts.nodes.iter().filter(|(_, node)| node.waits && node.state == "ready") {
         let object = ObjectId::SwarmNode(HostName::new(&node.hostname));
         let known = members.iter().any(|member| member.id == id) || leaves(id);
-        // A member that is not known now keeps its mark.
-        let named = view.desired.swarm.nodes.iter().any(|(host, _)| host.as_str() == node.hostname);
-        if known || named || drafts.steps.iter().any(|step| step.object == object) {
+        if known || drafts.steps.iter().any(|step| step.object == object) {
             continue;
         }
         let action = SwarmAction::UpdateNode {
@@ -271,6 +280,7 @@ fn strays(
             services: Vec::new(),
             steady_ms: 0,
             updated: Vec::new(),
+            lost: false,
         };
         let reason = "it waits for an update, and the file does not name it any more";
         let action = Action::Swarm(manager.clone(), action);

@@ -177,7 +177,6 @@ fn plan_service(
     }
     let order = rollout::order(view, facts, &spec, &changes);
     let reason = order.told();
-    // There, a trial, and back.
     let seconds = 600.max(300 + 2 * (spec.stop_grace_ms + spec.update.monitor_ms) / 1000);
     let action = SwarmAction::UpdateService {
         spec: Box::new(spec),
@@ -185,6 +184,7 @@ fn plan_service(
         tasks: tasks - order.waits.len(),
         waits: order.waits,
         first: order.first,
+        begins: order.begins,
     };
     let mut draft =
         Draft::new(object, Verb::Update, reason, seconds, Action::Swarm(manager.clone(), action))
