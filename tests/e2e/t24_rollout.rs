@@ -197,7 +197,7 @@ fn services_that_need_each_other_come_to_a_node_together() {
     let stop = Arc::new(AtomicBool::new(false));
     let clients = clients(&lab, &secrets, Arc::clone(&stop));
     // Of a saved plan all nodes get it, too.
-    let applied = lab.reconcile(&changed, &["--plain", "apply", &out]);
+    let applied = lab.reconcile(&changed, &["--plain", "apply", &out]).expect(0);
     stop.store(true, Ordering::Relaxed);
     let (served, failed) = clients.join().expect("it ended");
     assert!(

@@ -234,9 +234,10 @@ fn check_told(
     if verb == UnitVerb::Restart && unit.starts_with("etcd") {
         check_quorum(desired, observed, host, broken);
         let asked = quorum.is_some_and(|quorum| {
-            let count = membership::counted(desired, observed).len();
-            quorum.peers.len() + 1 == count
-                && (quorum.peers.is_empty() || quorum.needed * 2 > count)
+            let voters = membership::voters(desired, observed);
+            let others = voters.iter().filter(|voter| **voter != host).count();
+            quorum.peers.len() == others
+                && (quorum.peers.is_empty() || quorum.needed * 2 > voters.len())
         });
         if !asked && counts(observed, host) {
             broken("quorum is asked for again in the moment of a restart");
@@ -362,7 +363,7 @@ fn check_quorum(
     if !observed.host(host).is_some_and(claimed) {
         broken("an etcd that is not ours is not restarted");
     }
-    let members = membership::counted(desired, observed);
+    let members = membership::voters(desired, observed);
     let left = members.iter().filter(|member| **member != host && healthy(member)).count();
     if members.len() > 1 && counts(observed, host) && left * 2 <= members.len() {
         broken("a restart leaves etcd its quorum");

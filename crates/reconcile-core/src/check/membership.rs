@@ -126,10 +126,7 @@ pub(super) fn check_etcd(
 /// Members that count: those that stay, and those that leave unless a member that tells lists them no
 /// more.
 pub(super) fn counted<'a>(desired: &'a Desired, observed: &Observed) -> Vec<&'a HostName> {
-    let voice = desired.etcd.members.keys().find_map(|host| {
-        let fact = own(desired, observed, host);
-        fact.filter(|etcd| etcd.healthy && !etcd.members.is_empty())
-    });
+    let voice = voice(desired, observed);
     let gone = |host: &HostName| {
         let listed = |etcd: &EtcdFact| {
             etcd.members.iter().any(|member| server(desired, member) == Some(host))
@@ -137,6 +134,24 @@ pub(super) fn counted<'a>(desired: &'a Desired, observed: &Observed) -> Vec<&'a 
         desired.leaves(host) && voice.is_some_and(|etcd| !listed(etcd))
     };
     desired.etcd.members.keys().filter(|host| !gone(host)).collect()
+}
+
+/// Those of them that have a vote, or may have: a quorum is one of these.
+pub(super) fn voters<'a>(desired: &'a Desired, observed: &Observed) -> Vec<&'a HostName> {
+    let voice = voice(desired, observed);
+    let learns = |host: &HostName| {
+        let is = |member: &EtcdMemberFact| member.learner && server(desired, member) == Some(host);
+        voice.is_some_and(|etcd| etcd.members.iter().any(is))
+    };
+    counted(desired, observed).into_iter().filter(|host| !learns(host)).collect()
+}
+
+/// A healthy member that tells who the members are.
+fn voice<'a>(desired: &Desired, observed: &'a Observed) -> Option<&'a EtcdFact> {
+    desired.etcd.members.keys().find_map(|host| {
+        let fact = own(desired, observed, host);
+        fact.filter(|etcd| etcd.healthy && !etcd.members.is_empty())
+    })
 }
 
 /// Patroni is stopped for good only on a server that leaves, never on the primary, and while all others

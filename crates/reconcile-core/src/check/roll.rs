@@ -136,7 +136,7 @@ pub(super) fn check(
         let etcd = observed.host(member).and_then(|facts| facts.etcd.present());
         etcd.is_some_and(|etcd| etcd.healthy)
     };
-    let members = super::membership::counted(desired, observed);
+    let members = super::membership::voters(desired, observed);
     if members.iter().filter(|member| etcd(member)).count() * 2 <= members.len() {
         broken("no member is disturbed without a quorum of etcd");
     }

@@ -345,14 +345,16 @@ fn enable(host: &HostName, facts: &HostFacts) -> Draft {
     unit_step(host, facts, UnitVerb::Keep, "it would not start at boot")
 }
 
-/// Servers whose members count: those that stay, and those that leave and are not known to have left.
-pub(super) fn counted<'a>(view: &View<'a>) -> Vec<&'a HostName> {
+/// Servers whose members have a vote, or may have: those that stay, and those that leave and are not known
+/// to have left. A learner has none, however healthy it is.
+pub(super) fn voters<'a>(view: &View<'a>) -> Vec<&'a HostName> {
     let voice = cluster(view).voice;
-    let left = |host: &HostName| {
-        view.leaves(host)
-            && voice.is_some_and(|voice| membership::listed(view, voice, host).is_none())
+    let votes = |host: &HostName| match voice.map(|voice| membership::listed(view, voice, host)) {
+        Some(Some(member)) => !member.learner,
+        Some(None) => !view.leaves(host),
+        None => true,
     };
-    view.desired.etcd.members.keys().filter(|host| !left(host)).collect()
+    view.desired.etcd.members.keys().filter(|host| votes(host)).collect()
 }
 
 /// True where settings differ by nothing but who was there at first, which a member with data does not
@@ -371,18 +373,18 @@ pub(super) fn quorum(view: &View<'_>, host: &HostName) -> Option<EtcdQuorum> {
     let members = &view.desired.etcd.members;
     let counts = member(view, host).is_some_and(|etcd| etcd.healthy || !etcd.leader_id.is_empty());
     let own = members.get(host).filter(|_| counts)?;
-    let counted = counted(view);
-    let others = counted.iter().filter(|member| **member != host);
+    let voters = voters(view);
+    let others = voters.iter().filter(|member| **member != host);
     Some(EtcdQuorum {
         member: own.client_url.clone(),
         peers: others.map(|member| members[*member].client_url.clone()).collect(),
-        needed: if counted.len() > 1 { counted.len() / 2 + 1 } else { 0 },
+        needed: if voters.len() > 1 { voters.len() / 2 + 1 } else { 0 },
     })
 }
 
 /// Why the member on `host` must not be restarted now.
 pub(super) fn restart_forbidden(view: &View<'_>, host: &HostName) -> Option<HoldReason> {
-    let members = counted(view);
+    let members = voters(view);
     let facts = view.host(host)?;
     if let Some(reason) = foreign(view, facts) {
         return Some(HoldReason::Foreign(reason));

@@ -261,7 +261,7 @@ pub(super) fn fit_to_be_disturbed(view: &View<'_>) -> Result<(), HoldReason> {
             }
         }
     }
-    let etcd = super::etcd::counted(view);
+    let etcd = super::etcd::voters(view);
     let healthy = etcd
         .iter()
         .filter(|host| super::etcd::member(view, host).is_some_and(|member| member.healthy));
