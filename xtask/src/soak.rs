@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How often and how much; what is set in the environment stays.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 9] = [
     ("RECONCILE_KILLS", "10"),
     ("RECONCILE_SWITCHOVERS", "20"),
     ("RECONCILE_POWER_CUTS", "3"),
@@ -18,6 +18,7 @@ const SETTINGS: [(&str, &str); 8] = [
     ("RECONCILE_PASSES", "1000"),
     ("RECONCILE_PUSHES", "30"),
     ("RECONCILE_SEEDS", "20000"),
+    ("PROPTEST_CASES", "20000"),
     ("RECONCILE_DUEL", "600"),
 ];
 
@@ -40,7 +41,7 @@ pub(crate) fn soak(words: &[String]) -> Result<(), String> {
     run(program(&reconcile.to_string_lossy(), &["lab", "--name", &lab, "up"]))?;
     for (selection, serial) in [
         (
-            ["reconcile-sim", "reconcile-engine", "reconcile-server"]
+            ["reconcile-core", "reconcile-sim", "reconcile-engine", "reconcile-server"]
                 .map(|name| ["--package", name])
                 .concat()
                 .as_slice(),

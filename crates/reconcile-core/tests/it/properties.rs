@@ -163,7 +163,7 @@ fn world(bare: bool, mishaps: &[Mishap], desired: &Desired) -> World {
 
 /// `PROPTEST_CASES` sets how many.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(128)
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
 }
 
 /// What a step does to a thing that is not known is at most to wait for it.
