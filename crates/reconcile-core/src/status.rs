@@ -672,11 +672,14 @@ fn services(desired: &Desired, observed: &Observed) -> Vec<ServiceStatus> {
                     .flatten()
                     .filter(|fact| fact.spec.image != spec.image)
                     .map(|_| spec.image.clone()),
-                // The Swarm calls the tasks of a dead node running for a while.
+                // The Swarm calls the tasks of a dead node running for a while. Of a server that lets nobody
+                // look its word is all there is.
                 running: fact.map(|_| {
                     tasks()
                         .filter(|task| task.state == "running")
-                        .filter(|task| hosts.contains_key(task.node_id.as_str()))
+                        .filter(|task| {
+                            hosts.contains_key(task.node_id.as_str()) || !observed.barred.is_empty()
+                        })
                         .count()
                 }),
                 wanted: desired

@@ -30,9 +30,9 @@ const STUCK: Duration = Duration::from_secs(600);
 /// A pass of the watch waits no longer than this for anything: nothing is looked at meanwhile.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// A step that brings an update to the next node is mostly a wait once it was tried: for its image, for its
-/// tasks. Its trial is in this.
-const AGAIN: Duration = Duration::from_secs(60);
+/// What the first try of a step that brings an update to the next node has for the node's images. Nothing is
+/// looked at meanwhile, so later tries have only what the trial and the tasks take.
+const PULL: Duration = Duration::from_secs(150);
 
 /// After so long Patroni was told to start, and only its becoming a member is waited for. The server
 /// itself may wait for half a minute before, until nothing of an operator before us is under way.
@@ -83,7 +83,7 @@ impl Turn {
     pub(crate) fn deadline(&self, step: &Step) -> Duration {
         let whole = Duration::from_secs(step.deadline_seconds);
         if step.action.ends_a_rollout() && self.tried.contains(&step.object) {
-            return whole.min(AGAIN);
+            return whole.saturating_sub(PULL);
         }
         self.wait.filter(|_| step.verb == Verb::Await).map_or(whole, |wait| wait.min(whole))
     }

@@ -68,9 +68,10 @@ impl Tried {
 
     /// What is to be said of them, compared with servers that are as before.
     fn verdict(&self, others: &Self) -> Verdict {
-        if let Some((kind, why)) = self.fails.iter().find(|(kind, _)| others.holds.contains(*kind))
-        {
-            return Verdict::AtFault { why: why.clone(), alone: !self.holds.contains(kind) };
+        let at_fault = || self.fails.iter().filter(|(kind, _)| others.holds.contains(*kind));
+        let all_of_them = at_fault().find(|(kind, _)| !self.holds.contains(*kind));
+        if let Some((_, why)) = all_of_them.or_else(|| at_fault().next()) {
+            return Verdict::AtFault { why: why.clone(), alone: all_of_them.is_some() };
         }
         // Reads may have nowhere to go to, on every server alike.
         match self.fails.iter().find(|(kind, _)| kind.1) {
@@ -145,7 +146,7 @@ impl Rollout {
                         Ok(services) if services.is_empty() => {}
                         Ok(services) => {
                             let cause = format!(
-                                "taken back: {} came first and did not serve with it: {why}",
+                                "taken back: {} has what is new and was not proven to serve with it: {why}",
                                 names(updated)
                             );
                             let attempt = format!("update {}", services.join(", "));
@@ -252,6 +253,10 @@ mod tests {
         let mut some = tried(&[("PgBouncer", true, false), ("HAProxy", true, true)]);
         some.holds.insert(("PgBouncer".to_owned(), true));
         assert_eq!(some.verdict(&serve), Verdict::AtFault { why: why(), alone: false });
+        // In another way in none does.
+        let mut both = tried(&[("HAProxy", true, false), ("PgBouncer", true, false)]);
+        both.holds.insert(("HAProxy".to_owned(), true));
+        assert_eq!(both.verdict(&serve), Verdict::AtFault { why: why(), alone: true });
     }
 
     #[test]

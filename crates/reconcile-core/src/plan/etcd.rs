@@ -375,11 +375,9 @@ pub(super) fn quorum(view: &View<'_>, host: &HostName) -> Option<EtcdQuorum> {
     let own = members.get(host).filter(|_| counts)?;
     let voters = voters(view);
     let others = voters.iter().filter(|member| **member != host);
-    Some(EtcdQuorum {
-        member: own.client_url.clone(),
-        peers: others.map(|member| members[*member].client_url.clone()).collect(),
-        needed: if voters.len() > 1 { voters.len() / 2 + 1 } else { 0 },
-    })
+    let peers: Vec<_> = others.map(|member| members[*member].client_url.clone()).collect();
+    let needed = if peers.is_empty() { 0 } else { voters.len() / 2 + 1 };
+    Some(EtcdQuorum { member: own.client_url.clone(), peers, needed })
 }
 
 /// Why the member on `host` must not be restarted now.

@@ -334,3 +334,34 @@ fn no_voter_restarts_while_only_a_learner_stands_in() {
     let file = after.servers[&"node2".into()].files["/etc/default/etcd"].bytes.clone();
     assert!(!file.starts_with(b"theirs"), "its turn comes");
 }
+
+/// One voter and a learner: the learner takes nothing away, and what it is told is asked of the one voter.
+#[test]
+fn a_learner_beside_one_voter_is_told_its_settings() {
+    let (one, two) = (
+        fixture::desire(&fixture::spec(1, 0, fixture::no_docker)),
+        fixture::desire(&fixture::spec(2, 0, fixture::no_docker)),
+    );
+    let mut world = World::converged(&one);
+    world.grow(&two);
+    let mut edited = false;
+    for _ in 0..20 {
+        let plan = checked(&two, &world);
+        if plan.steps.is_empty() {
+            break;
+        }
+        let learns = |member: &reconcile_core::model::EtcdMemberFact| member.learner;
+        let observed = world.observe(&two);
+        let voice = observed.host(&"node1".into()).and_then(|facts| facts.etcd.present().cloned());
+        if !edited && voice.is_some_and(|etcd| etcd.members.iter().any(learns)) {
+            let files = &mut world.server_mut("node2").files;
+            files.insert("/etc/default/etcd".to_owned(), File::of_root("theirs\n"));
+            edited = true;
+            continue;
+        }
+        world.pass(&two);
+    }
+    assert!(edited, "it was a learner for a while");
+    assert_eq!(world.violations, Vec::<String>::new());
+    assert!(checked(&two, &world).is_converged());
+}

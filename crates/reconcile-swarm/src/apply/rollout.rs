@@ -1,8 +1,11 @@
 //! Nodes that an update is yet to come to, and the way back from one that does not serve.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use reconcile_core::ports::{EffectError, Retry};
 use serde_json::{Map, Value};
 use tokio::time::sleep;
@@ -137,31 +140,62 @@ pub(crate) async fn go_back(task: &Task<'_>, cluster: &str) -> Result<Vec<String
     let tasks = observe::tasks(task.engine, &ids).await.map_err(task.failed())?;
     let half_way = |service: &&&Service| {
         let before = &service.previous_spec["TaskTemplate"];
-        let runs = |task: &&wire::Task| {
-            task.service_id == service.id && task.wanted() && task.status.state == "running"
-        };
-        let mut kept = tasks.iter().filter(runs).filter(|task| waits(task)).peekable();
-        let old = |task: &wire::Task| {
+        let old = |task: &&wire::Task| {
             made_from(&task.spec, before) && !made_from(&task.spec, &service.spec["TaskTemplate"])
         };
-        before.is_object() && kept.peek().is_some() && kept.all(old)
+        // The newest on each node that waits, also one that died: Docker starts none there.
+        let mut kept: BTreeMap<&str, &wire::Task> = BTreeMap::new();
+        for task in tasks.iter().filter(|task| task.service_id == service.id && waits(task)) {
+            let newest = kept.entry(task.node_id.as_str()).or_insert(task);
+            if newest.age_key() < task.age_key() {
+                *newest = task;
+            }
+        }
+        before.is_object() && !kept.is_empty() && kept.values().all(old)
     };
     let half_way: Vec<&Service> = services.iter().filter(half_way).copied().collect();
-    try_join_all(half_way.iter().map(|there| roll_back(task, there))).await?;
-    Ok(half_way.into_iter().map(|service| service.name().to_owned()).collect())
+    let gone = join_all(half_way.iter().map(|there| roll_back(task, there))).await;
+    let (mut back, mut errors) = (Vec::new(), Vec::new());
+    for (service, gone) in half_way.iter().zip(gone) {
+        match gone {
+            Ok(()) => back.push(service.name().to_owned()),
+            Err(error) => errors.push(error),
+        }
+    }
+    let Some(mut error) = errors.pop() else { return Ok(back) };
+    if !back.is_empty() {
+        error.cause = format!("{}, while {} went back", error.cause, back.join(", "));
+    }
+    Err(error)
 }
 
-/// Docker is on its way back with it, or has been.
+/// Docker is on its way with it, or has been back.
 fn goes_back(service: &Service) -> bool {
-    service.update_status.state.starts_with("rollback")
+    let state = service.update_status.state.as_str();
+    state == "updating" || state.starts_with("rollback")
 }
 
 /// Has a service go back to what it was before its last change, unless it changed since it was read, and
 /// waits until it has.
 async fn roll_back(task: &Task<'_>, there: &Service) -> Result<(), EffectError> {
     let path = format!("/services/{}", escape(there.name()));
-    let update = format!("{path}/update?version={}&rollback=previous", there.version.index);
-    task.engine.post(&update, &there.spec).await.map_err(task.failed())?;
+    // Docker's own word on an update moves the version as well.
+    let (mut version, mut tries) = (there.version.index, 1);
+    loop {
+        let update = format!("{path}/update?version={version}&rollback=previous");
+        match task.engine.post(&update, &there.spec).await {
+            Ok(_) => break,
+            Err(fault) if fault.says("out of sequence") && tries < TRIES => {
+                let now: Service = task.engine.get(&path).await.map_err(task.failed())?;
+                if now.spec != there.spec || goes_back(&now) {
+                    return Err(task.failed()(fault));
+                }
+                version = now.version.index;
+                tries += 1;
+            }
+            Err(fault) => return Err(task.failed()(fault)),
+        }
+    }
     loop {
         let service: Service = task.engine.get(&path).await.map_err(task.failed())?;
         match service.update_status.state.as_str() {

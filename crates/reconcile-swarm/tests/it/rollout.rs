@@ -203,6 +203,9 @@ async fn what_is_half_way_goes_back_and_nothing_else_does() {
         fake.now("GET /nodes", 200, json!([node("n1", "node1", "ready"), waiting]));
         let services = [
             ("half", "completed", "1", "db"),
+            // What ran on the node that waits has died.
+            ("dead", "completed", "1", "db"),
+            ("updating", "updating", "1", "db"),
             // All nodes have it.
             ("whole", "completed", "1", "db"),
             // Docker remembers something else than what the others run.
@@ -214,10 +217,26 @@ async fn what_is_half_way_goes_back_and_nothing_else_does() {
         let services = services.map(|(name, update, before, of)| there(name, update, before, of));
         fake.now("GET /services", 200, json!(services));
         let kept = |name: &str| if name == "whole" { "2" } else { "1" };
-        let tasks = ["half", "whole", "calm", "older", "back", "theirs"]
-            .map(|name| [t("a", "n1", "2", name), t(&format!("b-{name}"), "n2", kept(name), name)]);
+        let tasks = ["half", "dead", "updating", "whole", "calm", "older", "back", "theirs"];
+        let tasks = tasks.map(|name| {
+            let mut kept = t(&format!("b-{name}"), "n2", kept(name), name);
+            if name == "dead" {
+                kept["Status"]["State"] = "failed".into();
+                kept["DesiredState"] = "shutdown".into();
+            }
+            [t("a", "n1", "2", name), kept]
+        });
         fake.now("GET /tasks", 200, json!(tasks.concat()));
-        fake.on("POST /services/half/update", 200, json!({"Warnings": null}));
+        for name in ["half", "dead"] {
+            let path = format!("GET /services/{name}");
+            if name == "dead" {
+                let gone = "rpc error: update out of sequence";
+                fake.on("POST /services/dead/update", 500, json!({ "message": gone }));
+                fake.on(&path, 200, there("dead", "completed", "1", "db"));
+                fake.on(&path, 200, there("dead", "rollback_completed", "2", "db"));
+            }
+            fake.on(&format!("POST /services/{name}/update"), 200, json!({"Warnings": null}));
+        }
         fake.on("GET /services/half", 200, there("half", "rollback_started", "2", "db"));
         fake.on("GET /services/half", 200, there("half", "rollback_completed", "2", "db"));
         fake
@@ -225,10 +244,10 @@ async fn what_is_half_way_goes_back_and_nothing_else_does() {
     let host = HostName::new("node1");
     let within = Duration::from_secs(5);
     let fake = world(held_back("pause"));
-    assert_eq!(fake.client().go_back(&host, "db", within).await.unwrap(), ["half"]);
+    assert_eq!(fake.client().go_back(&host, "db", within).await.unwrap(), ["half", "dead"]);
     let asked = fake.asked();
     let posts: Vec<_> = asked.iter().filter(|asked| asked.line.starts_with("POST")).collect();
-    assert_eq!(posts.len(), 1);
+    assert_eq!(posts.len(), 3);
     assert!(posts[0].query.contains("version=9") && posts[0].query.contains("rollback=previous"));
     // No node waits: the update is over, or is none of this kind.
     for waiting in [node("n2", "node2", "ready"), held_back("active"), held_back("drain")] {

@@ -224,46 +224,59 @@ async fn apply_under(
     let queued = plan.held.iter().map(|held| held.object.clone());
     let queued = queued.filter(|object| !stalled.contains(object));
     let named: BTreeSet<_> = named.into_iter().chain(queued).collect();
-    let (mut plan, mut done, mut failures) = (plan, 0, 0);
+    let (mut plan, mut done) = (plan, 0);
+    let mut failures: BTreeMap<ObjectId, u32> = BTreeMap::new();
     loop {
         journal.hear(&Event::Planned(&plan));
         let execution = execute::execute(&fleet, &plan, &journal, &stop, &Turn::default()).await;
         done += execution.done();
         let fails = execution.errors().next().is_some();
-        failures += u32::from(fails);
-        let over = stop.is_cancelled() || failures > 1 || !fails && execution.done() == 0;
-        if over {
-            output::print(&format!("{} done\n", counted(done, "step")))?;
-            return Ok(if failures > 0 || !plan.steps.is_empty() {
-                Outcome::Failed
-            } else if plan.held.is_empty() {
-                Outcome::Done
-            } else {
-                Outcome::Held
-            });
+        for step in &plan.steps {
+            if let Some(execute::StepResult::Failed(_)) = execution.results.get(&step.id) {
+                *failures.entry(step.object.clone()).or_default() += 1;
+            }
+        }
+        let again = failures.values().any(|times| *times > 1);
+        if stop.is_cancelled() || again || !fails && execution.done() == 0 {
+            return ended(&plan, done, !failures.is_empty());
         }
         let next = look_at(prepared).await?;
-        if failures > 0 {
-            // What did not serve on the first node went back, and no other node is left waiting for it.
-            let ends = |step: &Step| step.action.ends_a_rollout();
-            if next.steps.is_empty() || !next.steps.iter().all(ends) {
-                output::print(&format!("{} done\n", counted(done, "step")))?;
-                return Ok(Outcome::Failed);
+        if fails {
+            // What does not come up, or does not serve, on the first node goes back there, and no other node
+            // is left waiting for it.
+            let rolls = |step: &Step| {
+                step.action.ends_a_rollout() || matches!(step.object, ObjectId::Service(_))
+            };
+            if !next.steps.iter().any(rolls) {
+                return ended(&plan, done, true);
             }
-            plan = next;
-            continue;
         }
-        if !next.steps.is_empty() && next.steps == plan.steps {
+        if !fails && !next.steps.is_empty() && next.steps == plan.steps {
             return Err(Failure::new("the steps took effect and are to be done again")
                 .hint("a run without a plan waits until what is observed has settled"));
         }
         plan = next;
         if let Some(left) = beyond(&plan, &named) {
-            output::print(&format!("{} done\n", counted(done, "step")))?;
             output::note(&left);
-            return Ok(Outcome::Held);
+            ended(&plan, done, !failures.is_empty())?;
+            return Ok(if failures.is_empty() { Outcome::Held } else { Outcome::Failed });
         }
     }
+}
+
+/// What is to be said at the end, and how it ended.
+fn ended(plan: &Plan, done: usize, failed: bool) -> Result<Outcome, Failure> {
+    output::print(&format!("{} done\n", counted(done, "step")))?;
+    if plan.steps.iter().any(|step| step.action.ends_a_rollout()) {
+        output::note("nodes still wait for an update: run `reconcile -f` or make a new plan");
+    }
+    Ok(if failed || !plan.steps.is_empty() {
+        Outcome::Failed
+    } else if plan.held.is_empty() {
+        Outcome::Done
+    } else {
+        Outcome::Held
+    })
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ fn unfit(
     }
     if !away.is_empty() {
         return failure.hint(format!(
-            "bring {} up; one that is gone for good is replaced, or taken out of the file \
+            "bring {} up; one that is gone for good is replaced \
              (docs/operations.md)",
             away.join(" and ")
         ));

@@ -204,13 +204,17 @@ pub(in crate::plan) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         .or_else(|| Some(HoldReason::WaitsFor(ObjectId::SwarmNode(before?.host.clone()))));
     if reason.is_none() && lost.is_empty() {
         let left = rest.len();
-        let reason = match left {
+        let mut reason = match left {
             0 => "the services' update comes to it last".to_owned(),
             _ => format!(
                 "the services' update comes to it next, then to {}",
                 counted(left, "more node")
             ),
         };
+        let held = drafts.held.iter().any(|held| matches!(held.object, ObjectId::Service(_)));
+        if held {
+            reason.push_str("; what is held does not");
+        }
         drafts.step(step(next, false, reason).impact(Impact::Restart));
     }
     let first = lost.first().map_or(next.host, |member| member.host);
@@ -253,7 +257,8 @@ fn to_come(view: &View<'_>, facts: &SwarmFacts, drafts: &Drafts) -> Option<HoldR
 }
 
 /// Nodes with our mark that are no members any more: the mark goes, and with it the pause that came with it.
-/// Which nodes those are is known only while all servers of the file tell which node they are.
+/// Which nodes those are is known only while all servers of the file tell which node they are; till then they
+/// are held.
 fn strays(
     view: &View<'_>,
     facts: &SwarmFacts,
@@ -266,13 +271,17 @@ fn strays(
         let mut leaving = view.desired.leaving.iter();
         leaving.any(|host| docker(host).is_some_and(|docker| docker.swarm.node_id == id))
     };
-    if !view.desired.swarm.tell_their_nodes(view.observed) {
-        return;
-    }
+    let all_tell = view.desired.swarm.tell_their_nodes(view.observed);
     for (id, node) in facts.nodes.iter().filter(|(_, node)| node.waits && node.state == "ready") {
         let object = ObjectId::SwarmNode(HostName::new(&node.hostname));
         let known = members.iter().any(|member| member.id == id) || leaves(id);
-        if known || drafts.steps.iter().any(|step| step.object == object) {
+        let steps = drafts.steps.iter().any(|step| step.object == object);
+        if known || steps || drafts.held.iter().any(|held| held.object == object) {
+            continue;
+        }
+        if !all_tell {
+            let reason = "it waits for an update, and may be a server that does not tell its node";
+            drafts.hold(object, HoldReason::Unknown(reason.to_owned()));
             continue;
         }
         let action = SwarmAction::UpdateNode {

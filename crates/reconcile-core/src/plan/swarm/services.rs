@@ -154,14 +154,19 @@ fn plan_service(
     }
     if let Some(cause) = given_up(&spec, fact) {
         let reason = format!(
-            "Docker rolled this very change back ({cause}), so it is not tried again by itself: change the file, or `docker service update --force {}` makes another try",
+            "Docker or reconcile rolled this very change back ({cause}), so it is not tried again by itself: change the file, or `docker service update --force {}` makes another try",
             spec.name
         );
         drafts.hold(object, HoldReason::NeedsPerson(reason));
         return;
     }
     if spec.digest.is_none() {
-        let reason = format!("the digest of {} could not be learnt from its registry", spec.image);
+        let why = facts.images.get(&spec.image).and_then(|digest| digest.reason());
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        let reason = format!(
+            "the digest of {} could not be learnt from its registry{why}; is the tag right?",
+            spec.image
+        );
         drafts.hold(object, HoldReason::Unknown(reason));
         return;
     }
