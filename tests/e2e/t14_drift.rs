@@ -33,6 +33,8 @@ fn drift_is_healed_by_the_next_run() {
         &primary,
         &format!("{psql} \"alter system set work_mem = '99MB'\"; {psql} 'select pg_reload_conf()'"),
     );
+    // A replica's takes effect when it leads.
+    lab.sh(replica, &format!("{psql} \"alter system set maintenance_work_mem = '77MB'\""));
     let changed = lab
         .example()
         .replace(
@@ -53,7 +55,8 @@ fn drift_is_healed_by_the_next_run() {
         "swarm/service/db-utils_router".to_owned(),
         "role/reports".to_owned(),
         "database/reporting".to_owned(),
-        "alter-system/work_mem".to_owned(),
+        format!("{primary}/alter-system/work_mem"),
+        format!("{replica}/alter-system/maintenance_work_mem"),
     ] {
         let object = |step: &Value| step["object"].as_str().unwrap_or_default().to_owned();
         assert!(

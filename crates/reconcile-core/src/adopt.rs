@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::{
     action::{Action, PatroniAction},
     desired::Desired,
-    model::{ObjectId, Observed},
+    model::{HostName, ObjectId, Observed},
     plan::{Plan, patroni::plain, plan},
+    primary::primary,
 };
 
 /// What can be adopted, and what cannot.
@@ -28,6 +29,9 @@ pub struct Adoption {
 pub fn adoption(desired: &Desired, observed: &Observed) -> Adoption {
     let plan = undone(desired, observed);
     let mut adoption = Adoption { unknown: unknown(&plan, observed), ..Adoption::default() };
+    let primary = primary(desired, observed).ok();
+    // What one replica has is not the cluster's.
+    let leads = |host: &HostName| primary.as_ref() == Some(host);
     for step in &plan.steps {
         match (&step.object, &step.action) {
             (
@@ -37,13 +41,15 @@ pub fn adoption(desired: &Desired, observed: &Observed) -> Adoption {
                 let patch: Value = serde_json::from_str(patch).unwrap_or_default();
                 take_config(&patch, &config(observed), &mut adoption);
             }
-            (ObjectId::AlterSystem(_), _) => {}
+            (ObjectId::AlterSystem(host, _), _) if leads(host) => {}
             (object, _) => adoption.others.push(format!("{} {object}", step.verb.word())),
         }
     }
     // It overrides Patroni's, so it is what the cluster has.
     for step in &plan.steps {
-        if let ObjectId::AlterSystem(name) = &step.object {
+        if let ObjectId::AlterSystem(host, name) = &step.object
+            && leads(host)
+        {
             let value = step.changes.first().and_then(|change| change.from.clone());
             adoption.parameters.insert(name.clone(), value);
         }
@@ -57,7 +63,7 @@ fn unknown(plan: &Plan, observed: &Observed) -> Option<String> {
         matches!(
             object,
             ObjectId::PatroniConfig
-                | ObjectId::AlterSystem(_)
+                | ObjectId::AlterSystem(..)
                 | ObjectId::ProbeTable
                 | ObjectId::Host(_)
                 | ObjectId::EtcdCluster

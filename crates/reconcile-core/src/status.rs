@@ -195,7 +195,10 @@ pub fn status(
         reason: if plan.steps.is_empty() { "NothingToDo" } else { "StepsPending" },
         message: format!("{} pending", counted(plan.steps.len(), "step")),
     }];
-    let stalled = plan.stuck().count();
+    // What a pause holds is somebody's will, and a condition of its own.
+    let by_pause = |held: &&Held| plan.paused().any(|step| step.object == held.object);
+    let stuck = || plan.stuck().filter(|held| !by_pause(held));
+    let stalled = stuck().count();
     conditions.push(Condition {
         kind: "Stalled",
         status: truth(stalled > 0),
@@ -206,13 +209,15 @@ pub fn status(
         } else {
             "StepsQueued"
         },
-        message: match (plan.stuck().next(), plan.held.len()) {
+        message: match (stuck().next(), plan.held.len()) {
             (Some(held), _) => {
                 format!("{stalled} held, first {}: {}", held.object, held.reason)
             }
             (None, 0) => "nothing is held".to_owned(),
-            (None, 1) => "1 waits for its turn or a window".to_owned(),
-            (None, queued) => format!("{queued} wait for their turn or a window"),
+            (None, 1) => "1 waits for its turn, a window or the end of a pause".to_owned(),
+            (None, queued) => {
+                format!("{queued} wait for their turn, a window or the end of a pause")
+            }
         },
     });
     let (pause, only_looks) = (observed.pause(), desired.only_looks.as_ref());

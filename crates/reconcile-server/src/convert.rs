@@ -141,7 +141,7 @@ pub(crate) fn class(object: &ObjectId) -> &'static str {
         | ObjectId::Extension(..)
         | ObjectId::PoolerLookup(_)
         | ObjectId::ProbeTable
-        | ObjectId::AlterSystem(_) => "database",
+        | ObjectId::AlterSystem(..) => "database",
         ObjectId::Swarm | ObjectId::SwarmNode(_) => "swarm",
         ObjectId::Network(_) => "network",
         ObjectId::Config(_) => "config",

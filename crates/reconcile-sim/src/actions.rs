@@ -498,16 +498,25 @@ impl World {
 
     fn sql(&mut self, host: &HostName, inside: &str, script: &Content) -> Effect {
         let attempt = format!("run SQL on {host}");
+        let text = String::from_utf8_lossy(script.bytes()).into_owned();
         let Some(system) = self.primary_on(host) else {
+            // The one statement that changes a standby: its own file.
+            if let Some(rest) = text.strip_prefix("ALTER SYSTEM RESET \"") {
+                let parameter = rest.split('"').next().unwrap_or_default().to_owned();
+                self.cut_here(host)?;
+                if self.server_of(host)?.altered.remove(&parameter).is_some() {
+                    self.wrote(format!("{host}/alter-system/{parameter}"));
+                }
+                return Ok(());
+            }
             let cause = "cannot execute in a read-only transaction";
             return Err(refused(host, attempt, cause, Retry::Soon));
         };
-        let script = String::from_utf8_lossy(script.bytes()).into_owned();
         let cut = self.cut;
         let available = self.extensions.clone();
         let Some(cluster) = self.databases.get_mut(&system) else { return Ok(()) };
         let foreign = cluster.foreign;
-        let (changed, result) = sql::run(cluster, &available, inside, &script, cut);
+        let (changed, result) = sql::run(cluster, &available, inside, &text, cut);
         if foreign && !changed.is_empty() {
             self.violate(format!("the database of somebody else on {host} was changed"));
         }

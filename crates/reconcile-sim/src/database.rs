@@ -318,6 +318,7 @@ impl World {
                 .filter(|scope| scope.initialize.is_some())
                 .map(|scope| scope.config.to_string()),
             settings: if up { self.settings(host) } else { None },
+            altered: if up && !primary { server.altered.clone() } else { BTreeMap::new() },
         }))
     }
 

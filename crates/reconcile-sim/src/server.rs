@@ -158,6 +158,8 @@ pub struct Server {
     pub unknown: BTreeSet<Section>,
     /// What PostgreSQL runs with; None: it does not run.
     pub running: Option<crate::Running>,
+    /// What `ALTER SYSTEM` set on it while it was a replica.
+    pub altered: BTreeMap<String, String>,
     /// PostgreSQL's program was replaced since it started.
     pub replaced: bool,
 }
@@ -185,6 +187,7 @@ impl Server {
             rules: Vec::new(),
             unknown: BTreeSet::new(),
             running: None,
+            altered: BTreeMap::new(),
             replaced: false,
         }
     }

@@ -65,8 +65,8 @@ pub enum ObjectId {
     PoolerLookup(String),
     /// The table that the service probe writes to.
     ProbeTable,
-    /// A parameter set by `ALTER SYSTEM`, which overrides the file.
-    AlterSystem(String),
+    /// A parameter set by `ALTER SYSTEM` on a server, which overrides the file there.
+    AlterSystem(HostName, String),
     /// The pooler for writes on a server.
     Pooler(HostName),
     /// The Swarm as a whole.
@@ -96,6 +96,7 @@ impl ObjectId {
             | Self::PatroniMember(host)
             | Self::Postgresql(host)
             | Self::Pooler(host)
+            | Self::AlterSystem(host, _)
             | Self::SwarmNode(host) => Some(host),
             Self::EtcdCluster
             | Self::PatroniConfig
@@ -104,7 +105,6 @@ impl ObjectId {
             | Self::Extension(..)
             | Self::PoolerLookup(_)
             | Self::ProbeTable
-            | Self::AlterSystem(_)
             | Self::Swarm
             | Self::Network(_)
             | Self::Config(_)
@@ -133,7 +133,7 @@ impl fmt::Display for ObjectId {
             Self::Extension(database, name) => write!(f, "database/{database}/extension/{name}"),
             Self::PoolerLookup(database) => write!(f, "database/{database}/pooler-lookup"),
             Self::ProbeTable => f.write_str("database/postgres/probe-table"),
-            Self::AlterSystem(name) => write!(f, "alter-system/{name}"),
+            Self::AlterSystem(host, name) => write!(f, "{host}/alter-system/{name}"),
             Self::Swarm => f.write_str("swarm"),
             Self::SwarmNode(host) => write!(f, "swarm/node/{host}"),
             Self::Network(name) => write!(f, "swarm/network/{name}"),

@@ -80,6 +80,9 @@ pub struct PatroniFact {
     /// Parameters that take effect only with a restart, as PostgreSQL runs with them now, by name;
     /// None when PostgreSQL could not be asked.
     pub settings: Option<BTreeMap<String, SettingFact>>,
+    /// What a replica's own `postgresql.auto.conf` (`ALTER SYSTEM`) sets, name → value: by hand, or with the
+    /// copy of the primary that it was made from. The primary's is in [`SqlFacts::altered`].
+    pub altered: BTreeMap<String, String>,
 }
 
 /// A parameter as PostgreSQL runs with it (`pg_settings`), whatever its files say.

@@ -130,7 +130,7 @@ fn class(object: &ObjectId) -> Option<&'static str> {
         | ObjectId::Extension(..)
         | ObjectId::PoolerLookup(_)
         | ObjectId::ProbeTable
-        | ObjectId::AlterSystem(_) => Some("postgresql"),
+        | ObjectId::AlterSystem(..) => Some("postgresql"),
         ObjectId::SwarmNode(_)
         | ObjectId::Network(_)
         | ObjectId::Config(_)
@@ -202,7 +202,7 @@ fn spared(object: &ObjectId, change: &Change) -> Change {
         return Change { field: field.to_owned(), from, to: change.to.as_deref().map(masked) };
     }
     let (name, free) = match object {
-        ObjectId::AlterSystem(name) => (name.as_str(), true),
+        ObjectId::AlterSystem(_, name) => (name.as_str(), true),
         ObjectId::PatroniConfig | ObjectId::Postgresql(_) => (field, true),
         ObjectId::Service(_) => (field, !matches!(field, "image" | "digest")),
         _ => (field, false),
@@ -286,7 +286,7 @@ impl<'a> Records<'a> {
 
     /// True where an object was once found as it is wanted now; also where that is not known.
     fn is_drift(&self, wanted: &Wanted, object: &ObjectId) -> bool {
-        if matches!(object, ObjectId::AlterSystem(_)) {
+        if matches!(object, ObjectId::AlterSystem(..)) {
             return !self.0.is_empty();
         }
         let name = object.to_string();

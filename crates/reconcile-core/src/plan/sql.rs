@@ -1,6 +1,6 @@
 //! Roles, databases, extensions and helpers inside PostgreSQL: created and altered, never dropped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     HoldReason, Impact, Verb,
@@ -14,7 +14,8 @@ use crate::{
         postgresql::{self, DesiredDatabase, DesiredRole, PROBE_DATABASE, PROBE_ROLE, identifier},
     },
     model::{
-        Content, DatabaseFact, HostName, ObjectId, Observation, RoleFact, SqlFacts, sha256_hex,
+        Content, DatabaseFact, HostName, ObjectId, Observation, PatroniRole, RoleFact, SqlFacts,
+        sha256_hex,
     },
 };
 
@@ -50,18 +51,12 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
         plan_database(&target, name, database, drafts);
     }
     for (name, value) in &target.facts.altered {
-        if STANDBY.contains(&name.as_str()) {
-            continue;
+        reset(&target, name, value, drafts);
+    }
+    for (replica, altered) in replicas(view, target.host) {
+        for (name, value) in altered {
+            reset(&replica, name, value, drafts);
         }
-        let statements =
-            format!("ALTER SYSTEM RESET {};\nSELECT pg_reload_conf();\n", identifier(name));
-        let reason = "set by ALTER SYSTEM, which overrides the file";
-        let object = ObjectId::AlterSystem(name.clone());
-        let mut draft = statement(&target, object, PROBE_DATABASE, statements, reason)
-            .impact(Impact::Reload)
-            .change("value", Some(value.clone()), None);
-        draft.verb = Verb::Update;
-        drafts.step(draft);
     }
     let digest = postgresql::lookup_digest();
     for database in &sql.lookup_in {
@@ -94,6 +89,46 @@ pub(super) fn plan(view: &View<'_>, drafts: &mut Drafts) {
             ObjectId::PoolerLookup(PROBE_DATABASE.to_owned()),
         ]));
     }
+}
+
+/// What each replica has set by `ALTER SYSTEM`: it takes effect there with a restart, or when that one is the
+/// primary.
+fn replicas<'a>(
+    view: &View<'a>,
+    primary: &'a HostName,
+) -> Vec<(Target<'a>, &'a BTreeMap<String, String>)> {
+    let members = view.desired.patroni.members.iter();
+    let replicas = members.filter(|(host, _)| *host != primary && !view.leaves(host));
+    replicas
+        .filter_map(|(host, member)| {
+            let facts = view.host(host)?;
+            let fact = facts.patroni.present().filter(|fact| super::patroni::ours(view, facts, fact))?;
+            let runs = fact.role == PatroniRole::Replica && matches!(&*fact.state, "running" | "streaming");
+            let target = Target {
+                host,
+                port: member.postgresql_port,
+                facts: SqlFacts::default(),
+                fresh: false,
+            };
+            runs.then_some((target, &fact.altered))
+        })
+        .collect()
+}
+
+/// Takes a parameter out of a server's `postgresql.auto.conf`.
+fn reset(target: &Target<'_>, name: &str, value: &str, drafts: &mut Drafts) {
+    if STANDBY.contains(&name) {
+        return;
+    }
+    let statements =
+        format!("ALTER SYSTEM RESET {};\nSELECT pg_reload_conf();\n", identifier(name));
+    let reason = "set by ALTER SYSTEM, which overrides the file";
+    let object = ObjectId::AlterSystem(target.host.clone(), name.to_owned());
+    let mut draft = statement(target, object, PROBE_DATABASE, statements, reason)
+        .impact(Impact::Reload)
+        .change("value", Some(value.to_owned()), None);
+    draft.verb = Verb::Update;
+    drafts.step(draft);
 }
 
 fn target<'a>(view: &View<'a>, drafts: &mut Drafts) -> Option<Target<'a>> {

@@ -170,8 +170,28 @@ fn what_alter_system_sets_is_reported_with_its_value() {
         database.sql.altered.insert("work_mem".to_owned(), "64MB".to_owned());
     }
     let told = reported(&checked(&desired, &world));
-    let wanted = [("alter-system/work_mem".to_owned(), "value is 64MB, not none".to_owned())];
+    let wanted = [("node1/alter-system/work_mem".to_owned(), "value is 64MB, not none".to_owned())];
     assert_eq!(told, wanted);
+}
+
+/// It takes effect there, or on everybody once that one leads; a copy of the primary brings it along.
+#[test]
+fn what_alter_system_sets_on_a_replica_is_undone_there() {
+    let desired = three(|_| {});
+    let mut world = World::converged(&desired);
+    world.server_mut("node3").altered.insert("work_mem".to_owned(), "7MB".to_owned());
+    // Patroni's own stays.
+    world.server_mut("node3").altered.insert("primary_slot_name".to_owned(), "x".to_owned());
+    let plan = checked(&desired, &world);
+    let steps: Vec<_> = plan.steps.iter().map(|step| step.object.to_string()).collect();
+    assert_eq!(steps, ["node3/alter-system/work_mem"]);
+    // It is not what the cluster has.
+    let adopted = reconcile_core::adopt::adoption(&desired, &world.observe(&desired));
+    assert!(adopted.parameters.is_empty(), "{adopted:?}");
+    assert_eq!(adopted.others, ["update node3/alter-system/work_mem"]);
+    world.pass(&desired);
+    assert!(checked(&desired, &world).is_converged());
+    assert_eq!(world.violations, Vec::<String>::new());
 }
 
 #[test]
@@ -190,7 +210,7 @@ fn a_text_that_somebody_set_by_hand_is_neither_told_nor_kept() {
         let wanted = format!("value is {said}, not none");
         assert_eq!(reported(&checked(&told, &world))[0].1, wanted, "{value}");
         let made = plan(&healed, &world.observe(&healed));
-        let altered = |step: &&Step| matches!(step.object, ObjectId::AlterSystem(_));
+        let altered = |step: &&Step| matches!(step.object, ObjectId::AlterSystem(..));
         let step = made.steps.iter().find(altered).expect("it is undone");
         assert_eq!(step.changes[0].from.as_deref(), Some(*value), "who is asked sees it");
         assert_eq!(kept(step)[0].from.as_deref(), Some(said), "{value}");
@@ -214,7 +234,7 @@ fn a_text_that_somebody_set_by_hand_is_neither_told_nor_kept() {
         assert_eq!(by_hand(ObjectId::PatroniConfig, parameter).as_deref(), Some(said));
         assert_eq!(by_hand(ObjectId::Service("x".to_owned()), "env").as_deref(), Some(said));
         // A name that tells stars even what is plain.
-        let starred = by_hand(ObjectId::AlterSystem("db_password".to_owned()), "value");
+        let starred = by_hand(ObjectId::AlterSystem("node1".into(), "db_password".to_owned()), "value");
         assert!(!clear || starred.as_deref() != Some(*value), "{starred:?}");
     }
 }

@@ -33,7 +33,7 @@ static ENDS: LazyLock<Vec<String>> = LazyLock::new(|| {
 /// Something that can happen to a world: kind, server, detail.
 type Mishap = (u8, u8, u8);
 
-const KINDS: u8 = 24;
+const KINDS: u8 = 25;
 const FILES: [&str; 5] = [
     "/etc/default/etcd",
     "/etc/patroni/patroni.yml",
@@ -134,6 +134,11 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
                 let file = StoredFile { labels: BTreeMap::new(), bytes: vec![detail], created: 1 };
                 swarm.configs.insert(format!("db-utils_router.cfg-{detail:012}"), file);
             }
+        }
+        23 => {
+            // The primary's are the database's.
+            let replica = world.server_mut(&format!("node{}", 2 + server % 2));
+            replica.altered.insert("work_mem".to_owned(), detail.to_string());
         }
         22 => {
             let role = choose(&["app", "pgbouncer", "readers", "report"], detail);
@@ -296,7 +301,7 @@ proptest! {
     #[test]
     fn drift_is_undone(
         which in 0..2_usize,
-        kinds in prop::collection::vec((prop::sample::select(vec![0_u8, 1, 2, 5, 6, 14, 19, 22]), any::<u8>(), any::<u8>()), 0..5),
+        kinds in prop::collection::vec((prop::sample::select(vec![0_u8, 1, 2, 5, 6, 14, 19, 22, 23]), any::<u8>(), any::<u8>()), 0..5),
     ) {
         let desired = &DESIRED[which];
         let after = world(false, &kinds, desired).apply_all(desired);

@@ -142,6 +142,7 @@ fn ask(sections: &Sections, base: &str) -> Result<PatroniFact, String> {
         replication: replication(member.replication),
         config: config(sections),
         settings: parse_sql::settings(sections),
+        altered: parse_sql::altered(sections),
     })
 }
 

@@ -122,6 +122,19 @@ pub(super) fn settings(sections: &Sections) -> Option<BTreeMap<String, SettingFa
     (!settings.is_empty()).then_some(settings)
 }
 
+/// What `ALTER SYSTEM` has set on a local standby; the last line of its file wins, and rows are in its order.
+pub(super) fn altered(sections: &Sections) -> BTreeMap<String, String> {
+    if receiver_streams(sections).is_none() {
+        return BTreeMap::new();
+    }
+    let rows = rows(sections).unwrap_or_default().into_iter();
+    rows.filter_map(|row| match row {
+        Row::Altered { name: Some(name), value } => Some((name, value.unwrap_or_default())),
+        _ => None,
+    })
+    .collect()
+}
+
 pub(super) fn sql(request: &ProbeRequest, sections: &Sections) -> Observation<Option<SqlFacts>> {
     if request.sql.is_none() {
         return Observation::unknown("was not asked");

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use reconcile_core::probe::SqlProbe;
 
 /// Everything that is asked of the local PostgreSQL. A standby tells only that it is one, what it
-/// runs with, and whether it streams. Verifiers of passwords stay where they are; their digests travel.
+/// runs with, what `ALTER SYSTEM` set on it, and whether it streams. Verifiers of passwords stay where they are; their digests travel.
 const START: &str = r"\set QUIET on
 select pg_is_in_recovery() as standby \gset
 select json_build_object('kind', 'server', 'standby', pg_is_in_recovery());
@@ -19,6 +19,8 @@ const SETTINGS: &str = "select json_build_object('kind', 'setting', 'name', name
 
 const HEAD: &str = r"\if :standby
 select json_build_object('kind', 'receiver', 'status', status) from pg_stat_wal_receiver;
+select json_build_object('kind', 'altered', 'name', name, 'value', setting)
+    from pg_file_settings where sourcefile like '%/postgresql.auto.conf' order by seqno;
 \else
 select json_build_object('kind', 'role', 'name', r.rolname, 'login', r.rolcanlogin,
     'superuser', r.rolsuper, 'createdb', r.rolcreatedb, 'createrole', r.rolcreaterole,
