@@ -102,8 +102,10 @@ fn replicas<'a>(
     replicas
         .filter_map(|(host, member)| {
             let facts = view.host(host)?;
-            let fact = facts.patroni.present().filter(|fact| super::patroni::ours(view, facts, fact))?;
-            let runs = fact.role == PatroniRole::Replica && matches!(&*fact.state, "running" | "streaming");
+            let fact =
+                facts.patroni.present().filter(|fact| super::patroni::ours(view, facts, fact))?;
+            let runs = fact.role == PatroniRole::Replica
+                && matches!(&*fact.state, "running" | "streaming");
             let target = Target {
                 host,
                 port: member.postgresql_port,

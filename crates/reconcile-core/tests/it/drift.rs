@@ -234,7 +234,8 @@ fn a_text_that_somebody_set_by_hand_is_neither_told_nor_kept() {
         assert_eq!(by_hand(ObjectId::PatroniConfig, parameter).as_deref(), Some(said));
         assert_eq!(by_hand(ObjectId::Service("x".to_owned()), "env").as_deref(), Some(said));
         // A name that tells stars even what is plain.
-        let starred = by_hand(ObjectId::AlterSystem("node1".into(), "db_password".to_owned()), "value");
+        let starred =
+            by_hand(ObjectId::AlterSystem("node1".into(), "db_password".to_owned()), "value");
         assert!(!clear || starred.as_deref() != Some(*value), "{starred:?}");
     }
 }

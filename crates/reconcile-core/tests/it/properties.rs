@@ -7,7 +7,7 @@ use reconcile_core::{
     model::{Listener, Observation},
     plan::{Plan, Verb, text},
 };
-use reconcile_sim::{DataDir, File, Reach, Section, StoredFile, World, fixture};
+use reconcile_sim::{DataDir, File, Reach, Section, Server, StoredFile, World, fixture};
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use crate::plans::checked;
@@ -48,18 +48,31 @@ fn choose<'a>(items: &[&'a str], detail: u8) -> &'a str {
     items[usize::from(detail) % items.len()]
 }
 
-fn happen(world: &mut World, (kind, server, detail): Mishap) {
-    let name = format!("node{}", 1 + server % 3);
-    let path = choose(&FILES, detail).to_owned();
-    let unit = choose(&UNITS, detail);
-    let directory = choose(&DIRECTORIES, detail).to_owned();
-    let stranger = |port| Listener {
+fn disclaim(host: &mut Server, name: &str) {
+    host.manifest.claims.retain(|claim| claim.name != name);
+}
+
+fn nginx(port: u16) -> Listener {
+    Listener {
         port,
         address: "0.0.0.0".to_owned(),
         process: "nginx".to_owned(),
         pid: None,
         unit: "nginx.service".to_owned(),
-    };
+    }
+}
+
+/// The primary's are the database's.
+fn by_hand_on_a_replica(world: &mut World, server: u8, detail: u8) {
+    let replica = world.server_mut(&format!("node{}", 2 + server % 2));
+    replica.altered.insert("work_mem".to_owned(), detail.to_string());
+}
+
+fn happen(world: &mut World, (kind, server, detail): Mishap) {
+    let name = format!("node{}", 1 + server % 3);
+    let path = choose(&FILES, detail).to_owned();
+    let unit = choose(&UNITS, detail);
+    let directory = choose(&DIRECTORIES, detail).to_owned();
     let host = world.server_mut(&name);
     match kind % KINDS {
         0 => drop(host.files.remove(&path)),
@@ -73,7 +86,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
                 file.mode = 0o666;
             }
         }
-        3 => host.manifest.claims.retain(|claim| claim.name != path),
+        3 => disclaim(host, &path),
         4 => drop(host.files.insert(path, File::of_root("theirs\n"))),
         5 => {
             if let Some(unit) = host.units.get_mut(unit) {
@@ -89,7 +102,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
             if let Some(unit) = host.units.get_mut(unit) {
                 unit.running = false;
             }
-            host.manifest.claims.retain(|claim| claim.name != directory);
+            disclaim(host, &directory);
             host.data_dirs.insert(directory, DataDir::Foreign);
         }
         8 => {
@@ -98,7 +111,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
             }
             host.data_dirs.remove(&directory);
         }
-        9 => host.manifest.claims.retain(|claim| claim.name != directory),
+        9 => disclaim(host, &directory),
         10 => host.manifest.claims.clear(),
         11 => host.reach = Reach::Silent,
         12 => host.power = false,
@@ -111,7 +124,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
         16 => host.manifest.cluster = Some("other".to_owned()),
         17 => host
             .strangers
-            .push(stranger([2379, 5432, 6432, 15432, 5444, 8008][usize::from(detail) % 6])),
+            .push(nginx([2379, 5432, 6432, 15432, 5444, 8008][usize::from(detail) % 6])),
         18 => host.clock_offset_ms = 9_000,
         19 => {
             for swarm in world.swarms.values_mut() {
@@ -135,11 +148,7 @@ fn happen(world: &mut World, (kind, server, detail): Mishap) {
                 swarm.configs.insert(format!("db-utils_router.cfg-{detail:012}"), file);
             }
         }
-        23 => {
-            // The primary's are the database's.
-            let replica = world.server_mut(&format!("node{}", 2 + server % 2));
-            replica.altered.insert("work_mem".to_owned(), detail.to_string());
-        }
+        23 => by_hand_on_a_replica(world, server, detail),
         22 => {
             let role = choose(&["app", "pgbouncer", "readers", "report"], detail);
             for database in world.databases.values_mut() {
