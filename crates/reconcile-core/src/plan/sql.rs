@@ -102,6 +102,8 @@ fn replicas<'a>(
     replicas
         .filter_map(|(host, member)| {
             let facts = view.host(host)?;
+            // It is asked for in the same session: what was not told as a whole is left alone.
+            facts.sql.known()?;
             let fact =
                 facts.patroni.present().filter(|fact| super::patroni::ours(view, facts, fact))?;
             let runs = fact.role == PatroniRole::Replica
